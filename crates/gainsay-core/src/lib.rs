@@ -1,0 +1,8 @@
+//! Data model, record files, conflict maths and selection strategies: the part of Gainsay
+//! without tensors and without async.
+//!
+//! - [`record`]: prompts, completions, selections and preferences as they stand in files.
+//! - [`engine`]: the traits that samplers, scorers, reward functions and oracles implement.
+
+pub mod engine;
+pub mod record;

@@ -1,0 +1,297 @@
+//! The records that stages pass to each other, one JSON object a line (design of the files:
+//! `docs/files.md`). Unknown fields are kept in `extra` and written back.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Version of the record schema that this build writes.
+pub const SCHEMA: u32 = 1;
+
+/// Fields that this build does not know; kept as they were read.
+pub type Extra = Map<String, Value>;
+
+fn schema() -> u32 {
+    SCHEMA
+}
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// The turn's text.
+    pub content: String,
+}
+
+/// What the policy is asked: one string (one user turn, where the model has a chat template)
+/// or a whole conversation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Prompt {
+    /// A string prompt.
+    Text(String),
+    /// A conversation, oldest turn first.
+    Chat(Vec<Message>),
+}
+
+impl Prompt {
+    /// The prompt as a conversation: a string is one user turn.
+    pub fn messages(&self) -> Vec<Message> {
+        match self {
+            Self::Text(text) => vec![Message { role: "user".into(), content: text.clone() }],
+            Self::Chat(messages) => messages.clone(),
+        }
+    }
+
+    /// Text for people: the string, or `role: content` lines.
+    pub fn display(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Chat(messages) => messages
+                .iter()
+                .map(|m| format!("{}: {}", m.role, m.content))
+                .collect::<Vec<_>>()
+                .join("\n"),
+        }
+    }
+}
+
+/// Why a completion ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Finish {
+    /// At the model's turn end, which is then the completion's last token.
+    Stop,
+    /// At the length limit: there is no turn-end token.
+    Length,
+}
+
+/// One answer of the policy, with what is known of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Completion {
+    /// The answer's text, without the turn-end token.
+    pub text: String,
+    /// The tokens as sampled, turn end included. Where present they override `text`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_ids: Option<Vec<u32>>,
+    /// Sum of the completion's token log-probs under the model in `meta.logp_policy`, nats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logp: Option<f64>,
+    /// Number of tokens that `logp` sums over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_tokens: Option<u32>,
+    /// The sampler's own log-probs at temperature 1, nats, one a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_logps: Option<Vec<f32>>,
+    /// Why the completion ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish: Option<Finish>,
+    /// The proxy reward.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reward: Option<f64>,
+    /// The gold reward, where one is known: evaluation and simulated annotators only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gold: Option<f64>,
+    /// z(reward) - z(logp).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pacs: Option<f64>,
+    /// The standardized proxy reward.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub z_reward: Option<f64>,
+    /// The standardized log-prob.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub z_logp: Option<f64>,
+    /// Fields that this build does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// One prompt and its candidates: the record of prompts, rollouts, scored and conflicts files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PromptRecord {
+    /// Schema version, [`SCHEMA`].
+    #[serde(default = "schema")]
+    pub schema: u32,
+    /// Unique within the file.
+    pub id: String,
+    /// What was asked.
+    pub prompt: Prompt,
+    /// The candidates; empty in a file of bare prompts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub completions: Vec<Completion>,
+    /// Kendall tau distance of reward and log-prob in [0, 1]; absent when degenerate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kendall_tau_distance: Option<f64>,
+    /// Kendall's tau-b of reward and log-prob in [-1, 1]; absent when degenerate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tau_b: Option<f64>,
+    /// Conventions, provenance and the user's own fields.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub meta: Extra,
+    /// Fields that this build does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// One side of a selected pair.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Index of the completion within its prompt record.
+    pub index: usize,
+    /// The completion's text.
+    pub text: String,
+    /// The completion's tokens, where known: they override the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_ids: Option<Vec<u32>>,
+    /// The gold reward of the completion, where the data carries one (`--oracle labels`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gold: Option<f64>,
+}
+
+/// Why a pair was selected.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Why {
+    /// Kendall tau distance of the prompt.
+    pub k: Option<f64>,
+    /// PACS of the first completion.
+    pub pacs_first: Option<f64>,
+    /// PACS of the second completion.
+    pub pacs_second: Option<f64>,
+}
+
+/// One comparison to be answered: one unit of budget.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SelectionRecord {
+    /// Schema version, [`SCHEMA`].
+    #[serde(default = "schema")]
+    pub schema: u32,
+    /// `<prompt id>/<i>-<j>`.
+    pub id: String,
+    /// Id of the prompt record.
+    pub prompt_id: String,
+    /// What was asked.
+    pub prompt: Prompt,
+    /// The first completion.
+    pub first: Candidate,
+    /// The second completion.
+    pub second: Candidate,
+    /// The strategy's name, as on the command line.
+    pub strategy: String,
+    /// 0 is the most urgent.
+    pub rank: usize,
+    /// The conflict that made it worth asking.
+    #[serde(default)]
+    pub why: Why,
+    /// For example `below-threshold`.
+    #[serde(default)]
+    pub flags: Vec<String>,
+    /// The prompt's `meta`, carried along (topic, kind).
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub meta: Extra,
+    /// Fields that this build does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// An annotator's answer to one comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The first completion is better.
+    First,
+    /// The second completion is better.
+    Second,
+    /// Equally good.
+    Tie,
+    /// Neither is acceptable: never a tie.
+    BothBad,
+    /// Not answered.
+    Skip,
+}
+
+/// Where an answer came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// A gold reward model.
+    Gold,
+    /// Labels in the data.
+    Labels,
+    /// People, through the annotation app.
+    Web,
+    /// An LLM judge.
+    Judge,
+}
+
+/// One annotator's vote.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Vote {
+    /// Who answered.
+    pub annotator: String,
+    /// The answer.
+    pub answer: Answer,
+    /// 1 slightly, 2 clearly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strength: Option<u8>,
+    /// Time taken, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// Fields that this build does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// A completion inside a preference record.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PreferenceSide {
+    /// The completion's text, without the turn-end token.
+    pub text: String,
+    /// The tokens as sampled, turn end included. Where present they override `text`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_ids: Option<Vec<u32>>,
+    /// Fields that this build does not know (index, gold).
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// One answered comparison.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PreferenceRecord {
+    /// Schema version, [`SCHEMA`].
+    #[serde(default = "schema")]
+    pub schema: u32,
+    /// Unique within the file; of a selected pair, the selection's id.
+    pub id: String,
+    /// What was asked.
+    pub prompt: Prompt,
+    /// The first completion.
+    pub first: PreferenceSide,
+    /// The second completion.
+    pub second: PreferenceSide,
+    /// Probability in [0, 1] that the first is better; absent for `both_bad` and `skip`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p_first: Option<f64>,
+    /// The (aggregated) answer.
+    pub answer: Answer,
+    /// Margin of the pairwise loss, >= 0 (0 where absent).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
+    /// Every vote behind the answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub votes: Vec<Vote>,
+    /// Where the answer came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// Whether the first completion is safe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safe_first: Option<bool>,
+    /// Whether the second completion is safe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safe_second: Option<bool>,
+    /// The prompt's `meta`, carried along (topic, kind).
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub meta: Extra,
+    /// Fields that this build does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
