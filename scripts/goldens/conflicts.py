@@ -99,8 +99,6 @@ def group_golden(index, kind, logp, reward):
     czr = (y - y.mean()) / (y.std() + COMPAT_EPSILON)
     czl = (x - x.mean()) / (x.std() + COMPAT_EPSILON)
     out.update(
-        compat_z_reward=czr.tolist(),
-        compat_z_logp=czl.tolist(),
         compat_pacs=(czr - czl).tolist(),
         compat_mean_abs_pacs=float(np.abs(czr - czl).mean()),
     )
