@@ -1,1 +1,5 @@
-//! Language models.
+//! Language models on the CPU: loading, tokenizing, sampling, log-probs, reward models and
+//! training.
+
+pub mod config;
+pub mod model;
