@@ -1,7 +1,15 @@
 //! The transformer itself: parameters, forward, explicit backward, decoding.
 
+pub mod backbone;
+pub mod cache;
+pub mod forward;
+pub mod generate;
+pub mod ops;
 pub mod params;
 
+pub use forward::Tape;
+pub use generate::{GenOptions, Generated, generate};
+pub use ops::Mat;
 pub use params::{
     Adapter, AdapterConfig, Backbone, Grads, Layer, Linear, LoraPair, Model, Norm, Packed, ParamId, Part, Proj,
     Tensor, Trainable,

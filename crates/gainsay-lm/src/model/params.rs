@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::cache::WeightCache;
 use crate::config::ModelConfig;
 
 /// A dense f32 array, row-major.
@@ -91,6 +92,8 @@ pub struct Backbone {
     pub lm_head: Option<Tensor>,
     /// SHA-256 of the files it was loaded from, for `meta.logp_policy`.
     pub digest: String,
+    /// The engine's own copies; `WeightCache::default()` to begin with.
+    pub cache: WeightCache,
 }
 
 /// What a LoRA adapter adds where (arXiv 2106.09685): W + (alpha / rank) B A.
