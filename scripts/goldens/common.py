@@ -39,6 +39,9 @@ def to_double(model):
         if isinstance(module, rotary):
             module.inv_freq32 = module.inv_freq.detach().float().clone()
             module.forward = _rotary.__get__(module)
+        # With padding_idx, torch leaves out the gradient of that row even where the token is real.
+        if isinstance(module, torch.nn.Embedding):
+            module.padding_idx = None
     return model.double().eval()
 
 

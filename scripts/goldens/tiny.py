@@ -3,6 +3,7 @@
     python scripts/goldens/tiny.py
 
 writes crates/gainsay-lm/tests/goldens/models/* and crates/gainsay-lm/tests/goldens/NAME.json.
+Needs the packages pinned in requirements.txt; runs in seconds.
 """
 
 import json
@@ -20,6 +21,7 @@ from transformers import (
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaForSequenceClassification,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -237,10 +239,35 @@ def goldens(name):
     write_json(OUT / f"{name}.json", data)
 
 
+def reward_folder():
+    """A whole sequence-classification folder as transformers saves it, with its rewards."""
+    name, seed = "llama-reward", 17
+    config = LlamaConfig(
+        **{**LLAMA_LIKE, "num_hidden_layers": 1}, num_labels=1, tie_word_embeddings=False, rope_parameters=rope(1e4)
+    )
+    model = LlamaForSequenceClassification(config)
+    randomise(model, seed)
+    shutil.rmtree(MODELS / name, ignore_errors=True)
+    model.save_pretrained(MODELS / name)
+    ids = [s for s, _ in sequences(seed, config.vocab_size)]
+    with torch.no_grad():
+        single = rewards(model.eval(), ids, PAD_ID)
+        values = rewards(to_double(model), ids, PAD_ID)
+    assert (values - single).abs().max() < 1e-4
+    data = {
+        "model": f"models/{name}",
+        "dtype": "float32 weights, float64 arithmetic",
+        "made_with": made_with(),
+        "sequences": [{"ids": s, "reward": r} for s, r in zip(ids, values.tolist())],
+    }
+    write_json(OUT / f"{name}.json", data)
+
+
 def main():
     for name in SPECS:
         make_model(name)
         goldens(name)
+    reward_folder()
 
 
 if __name__ == "__main__":
