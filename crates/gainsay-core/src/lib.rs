@@ -3,6 +3,10 @@
 //!
 //! - [`record`]: prompts, completions, selections and preferences as they stand in files.
 //! - [`engine`]: the traits that samplers, scorers, reward functions and oracles implement.
+//! - [`files`]: record files, read and written as streams.
+//! - [`rng`]: random numbers keyed on what they are for.
 
 pub mod engine;
+pub mod files;
 pub mod record;
+pub mod rng;
