@@ -3,3 +3,6 @@
 
 pub mod config;
 pub mod model;
+pub mod loss;
+pub mod optim;
+pub mod train;

@@ -1,0 +1,312 @@
+//! A reward head fitted to fixed features: a convex problem, solved to its optimum in f64.
+
+use crate::loss::bradley_terry;
+
+/// Label of one pair of feature rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PairLabel {
+    /// Probability in [0, 1] that the first is better.
+    pub p: f64,
+    /// Margin, >= 0.
+    pub margin: f64,
+}
+
+/// How [`fit_head`] regularizes and when it stops.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeadFitOptions {
+    /// Strength of the L2 penalty on the standardized weights, > 0.
+    pub l2: f64,
+    /// Strength of the centering term.
+    pub center: f64,
+    /// Largest absolute gradient entry at which the fit ends.
+    pub tolerance: f64,
+    /// Upper bound on the iterations.
+    pub max_iterations: usize,
+}
+
+impl Default for HeadFitOptions {
+    fn default() -> Self {
+        Self { l2: 0.1, center: 0.0, tolerance: 1e-7, max_iterations: 500 }
+    }
+}
+
+/// A fitted head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeadFit {
+    /// `[width]`; the reward is its product with a feature row.
+    pub head: Vec<f32>,
+    /// Mean pair loss with the penalty, at the end.
+    pub objective: f64,
+    /// Iterations used.
+    pub iterations: usize,
+    /// Whether the gradient fell below the tolerance.
+    pub converged: bool,
+}
+
+/// Minimizes over w, for pairs with features a_i (first) and b_i (second):
+///
+/// 1/n sum_i BT(p_i, m_i, w a_i, w b_i, center) + l2 / 2 sum_j (s_j w_j)^2
+///
+/// with BT of [`bradley_terry`] and s_j the root mean square of column j of a - b, so that the
+/// penalty does not depend on the features' units. The objective is strictly convex: the result
+/// does not depend on a starting point, which is 0. `features` is `[2 n, width]`, row-major, rows
+/// 2 i and 2 i + 1 being the pair's first and second. Columns that never differ get weight 0.
+/// No pairs: the head is 0.
+pub fn fit_head(
+    features: &[f32],
+    width: usize,
+    labels: &[PairLabel],
+    options: &HeadFitOptions,
+) -> HeadFit {
+    let problem = Problem::new(features, width, labels, options);
+    let (scaled, objective, iterations, converged) =
+        minimize(width, options, |x, gradient| problem.evaluate(x, gradient));
+    let head = scaled.iter().zip(&problem.inverse_scale).map(|(x, s)| (x * s) as f32).collect();
+    HeadFit { head, objective, iterations, converged }
+}
+
+/// The objective in standardized coordinates x_j = s_j w_j.
+struct Problem<'a> {
+    width: usize,
+    labels: &'a [PairLabel],
+    /// Standardized rows, as given: `[2 n, width]`.
+    rows: Vec<f64>,
+    /// 1 / s_j, or 0.
+    inverse_scale: Vec<f64>,
+    l2: f64,
+    center: f64,
+}
+
+impl<'a> Problem<'a> {
+    fn new(
+        features: &[f32],
+        width: usize,
+        labels: &'a [PairLabel],
+        options: &HeadFitOptions,
+    ) -> Self {
+        let mut squares = vec![0.0f64; width];
+        for pair in features.chunks_exact(2 * width.max(1)) {
+            let (first, second) = pair.split_at(width);
+            for ((s, a), b) in squares.iter_mut().zip(first).zip(second) {
+                *s += (f64::from(*a) - f64::from(*b)).powi(2);
+            }
+        }
+        let n = labels.len().max(1) as f64;
+        let inverse_scale: Vec<f64> =
+            squares.iter().map(|s| if *s > 0.0 { (s / n).sqrt().recip() } else { 0.0 }).collect();
+        let rows = features
+            .chunks_exact(width.max(1))
+            .flat_map(|row| row.iter().zip(&inverse_scale).map(|(f, s)| f64::from(*f) * s))
+            .collect();
+        Self { width, labels, rows, inverse_scale, l2: options.l2, center: options.center }
+    }
+
+    /// Value at `x`; `gradient` is overwritten.
+    fn evaluate(&self, x: &[f64], gradient: &mut [f64]) -> f64 {
+        let n = self.labels.len().max(1) as f64;
+        let mut value = 0.5 * self.l2 * dot(x, x);
+        for (g, x) in gradient.iter_mut().zip(x) {
+            *g = self.l2 * x;
+        }
+        for (pair, label) in self.rows.chunks_exact(2 * self.width.max(1)).zip(self.labels) {
+            let (first, second) = pair.split_at(self.width);
+            let (r1, r2) = (dot(first, x), dot(second, x));
+            let loss = bradley_terry(label.p, label.margin, r1, r2, self.center);
+            value += loss.loss / n;
+            let (d1, d2) = (loss.d_r1 / n, loss.d_r2 / n);
+            for ((g, a), b) in gradient.iter_mut().zip(first).zip(second) {
+                *g += d1 * a + d2 * b;
+            }
+        }
+        value
+    }
+}
+
+/// Eight partial sums in a fixed order.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let mut sums = [0.0f64; 8];
+    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
+    let rest: f64 = a8.remainder().iter().zip(b8.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in a8.zip(b8) {
+        for lane in 0..8 {
+            sums[lane] += x[lane] * y[lane];
+        }
+    }
+    sums.iter().sum::<f64>() + rest
+}
+
+/// Corrections that L-BFGS remembers.
+const MEMORY: usize = 12;
+
+/// One remembered correction.
+struct Correction {
+    step: Vec<f64>,
+    change: Vec<f64>,
+    /// 1 / (step . change).
+    rho: f64,
+}
+
+/// L-BFGS (Nocedal and Wright, Numerical Optimization, algorithm 7.4) with backtracking by the
+/// Armijo rule; for strictly convex functions, whose curvature along a step is positive.
+/// Returns (x, value, iterations, converged).
+fn minimize(
+    width: usize,
+    options: &HeadFitOptions,
+    evaluate: impl Fn(&[f64], &mut [f64]) -> f64,
+) -> (Vec<f64>, f64, usize, bool) {
+    let mut x = vec![0.0; width];
+    let mut gradient = vec![0.0; width];
+    let mut value = evaluate(&x, &mut gradient);
+    let mut memory: Vec<Correction> = Vec::new();
+    for iteration in 0..options.max_iterations {
+        let largest = gradient.iter().fold(0.0f64, |m, g| m.max(g.abs()));
+        if largest <= options.tolerance {
+            return (x, value, iteration, true);
+        }
+        let direction = two_loop(&gradient, &memory);
+        let slope = dot(&direction, &gradient);
+        let mut length = if memory.is_empty() { 1.0 / largest.max(1.0) } else { 1.0 };
+        let mut next_gradient = vec![0.0; width];
+        let (next, next_value) = loop {
+            let next: Vec<f64> = x.iter().zip(&direction).map(|(x, d)| x + length * d).collect();
+            let next_value = evaluate(&next, &mut next_gradient);
+            if next_value <= value + 1e-4 * length * slope {
+                break (next, next_value);
+            }
+            length *= 0.5;
+            if length < 1e-12 {
+                // Rounding hides any further descent, or a value is not finite.
+                return (x, value, iteration, false);
+            }
+        };
+        let step: Vec<f64> = next.iter().zip(&x).map(|(a, b)| a - b).collect();
+        let change: Vec<f64> = next_gradient.iter().zip(&gradient).map(|(a, b)| a - b).collect();
+        let curvature = dot(&step, &change);
+        if curvature > 0.0 {
+            if memory.len() == MEMORY {
+                memory.remove(0);
+            }
+            memory.push(Correction { step, change, rho: 1.0 / curvature });
+        }
+        (x, value, gradient) = (next, next_value, next_gradient);
+    }
+    (x, value, options.max_iterations, false)
+}
+
+/// -H gradient, with H the inverse Hessian that the corrections describe.
+fn two_loop(gradient: &[f64], memory: &[Correction]) -> Vec<f64> {
+    let mut q: Vec<f64> = gradient.iter().map(|g| -g).collect();
+    let mut weights = Vec::with_capacity(memory.len());
+    for c in memory.iter().rev() {
+        let weight = c.rho * dot(&c.step, &q);
+        q.iter_mut().zip(&c.change).for_each(|(q, y)| *q -= weight * y);
+        weights.push(weight);
+    }
+    if let Some(last) = memory.last() {
+        let scale = 1.0 / (last.rho * dot(&last.change, &last.change));
+        q.iter_mut().for_each(|q| *q *= scale);
+    }
+    for (c, weight) in memory.iter().zip(weights.iter().rev()) {
+        let correction = weight - c.rho * dot(&c.change, &q);
+        q.iter_mut().zip(&c.step).for_each(|(q, s)| *q += correction * s);
+    }
+    q
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::sigmoid;
+    use gainsay_core::rng::Key;
+
+    const ONE: PairLabel = PairLabel { p: 1.0, margin: 0.0 };
+
+    #[test]
+    fn one_feature_by_hand() {
+        // One pair, features 2 and 0: s = 2, x = 2 w, D = 2 w = x. The optimum of
+        // -log s(x) + l2/2 x^2 solves s(-x) = l2 x; l2 = s(-1) gives x = 1, w = 1/2.
+        let options = HeadFitOptions { l2: sigmoid(-1.0), ..HeadFitOptions::default() };
+        let fit = fit_head(&[2.0, 0.0], 1, &[ONE], &options);
+        assert!(fit.converged && (fit.head[0] - 0.5).abs() < 1e-6, "{fit:?}");
+        // The label reversed: the opposite weight.
+        let zero = PairLabel { p: 0.0, margin: 0.0 };
+        assert!((fit_head(&[2.0, 0.0], 1, &[zero], &options).head[0] + 0.5).abs() < 1e-6);
+        // A tie asks for no difference.
+        let tie = PairLabel { p: 0.5, margin: 0.0 };
+        assert_eq!(fit_head(&[2.0, 0.0], 1, &[tie], &options).head, [0.0]);
+    }
+
+    #[test]
+    fn degenerate_inputs_give_zero() {
+        let options = HeadFitOptions::default();
+        assert_eq!(fit_head(&[], 3, &[], &options).head, [0.0; 3]);
+        // A column that never differs has weight 0, whatever its size.
+        let fit = fit_head(&[5.0, 1.0, 5.0, 0.0], 2, &[ONE], &options);
+        assert!(fit.head[0] == 0.0 && fit.head[1] > 0.0);
+    }
+
+    /// `n` pairs of `width` features, labelled by Bradley-Terry of a hidden head.
+    fn pool(n: usize, width: usize) -> (Vec<f32>, Vec<PairLabel>, Vec<f64>) {
+        let mut stream = Key::new(1, "head-fit").stream();
+        let truth: Vec<f64> = (0..width).map(|_| stream.normal()).collect();
+        let features: Vec<f32> =
+            (0..2 * n * width).map(|i| (stream.normal() * (1 + i % width) as f64) as f32).collect();
+        let labels = features
+            .chunks(2 * width)
+            .map(|pair| {
+                let difference: f64 =
+                    (0..width).map(|j| truth[j] * f64::from(pair[j] - pair[width + j])).sum();
+                PairLabel { p: f64::from(u8::from(stream.uniform() < sigmoid(difference))), ..ONE }
+            })
+            .collect();
+        (features, labels, truth)
+    }
+
+    #[test]
+    fn the_gradient_vanishes_at_the_optimum_only() {
+        let (features, labels, _) = pool(300, 10);
+        let options = HeadFitOptions { l2: 0.01, center: 0.01, ..HeadFitOptions::default() };
+        let problem = Problem::new(&features, 10, &labels, &options);
+        let mut gradient = vec![0.0; 10];
+        // The gradient is the derivative of the value (central differences).
+        let mut stream = Key::new(2, "head-fit").stream();
+        let x: Vec<f64> = (0..10).map(|_| stream.normal()).collect();
+        problem.evaluate(&x, &mut gradient);
+        for j in 0..10 {
+            let at = |h: f64| {
+                let mut moved = x.clone();
+                moved[j] += h;
+                problem.evaluate(&moved, &mut vec![0.0; 10])
+            };
+            let numeric = (at(1e-5) - at(-1e-5)) / 2e-5;
+            assert!((gradient[j] - numeric).abs() < 1e-7, "{j}: {} {numeric}", gradient[j]);
+        }
+        let fit = fit_head(&features, 10, &labels, &options);
+        assert!(fit.converged, "{fit:?}");
+        // Any other point is worse: convexity, checked along random directions.
+        for _ in 0..50 {
+            let moved: Vec<f64> = fit
+                .head
+                .iter()
+                .zip(&problem.inverse_scale)
+                .map(|(w, s)| f64::from(*w) / s + 0.05 * stream.normal())
+                .collect();
+            assert!(problem.evaluate(&moved, &mut gradient) > fit.objective);
+        }
+    }
+
+    #[test]
+    fn it_finds_the_hidden_head_in_any_units() {
+        let (features, labels, truth) = pool(4000, 8);
+        let options = HeadFitOptions { l2: 1e-4, ..HeadFitOptions::default() };
+        let fit = fit_head(&features, 8, &labels, &options);
+        for (w, t) in fit.head.iter().zip(&truth) {
+            assert!((f64::from(*w) - t).abs() < 0.35 * t.abs().max(0.5), "{:?} {truth:?}", fit.head);
+        }
+        // Features in thousandths: the head grows a thousandfold, the rewards stay.
+        let small: Vec<f32> = features.iter().map(|f| f / 1000.0).collect();
+        for (a, b) in fit_head(&small, 8, &labels, &options).head.iter().zip(&fit.head) {
+            assert!((a / 1000.0 - b).abs() < 1e-3 * b.abs().max(0.1));
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Training: reward models from preferences, policies from rewards.
+
+pub mod head_fit;
