@@ -1,0 +1,245 @@
+//! Streaming reader of record files.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::vec;
+
+use serde_json::error::Category;
+use serde_json::{Map, Value};
+
+use super::check::Record;
+use super::error::{At, Earlier, Fault, FileError};
+use super::lines::{Format, Lines};
+use super::nonfinite;
+use crate::record::SCHEMA;
+
+/// Iterates over the records of a file; stops after the first error.
+///
+/// One line is held at a time, so memory does not grow with the file, with two exceptions:
+/// [`Reader::unique_ids`] keeps 16 bytes a record, and files of columns are read whole.
+/// A file without any record is an error, as it is most often a step that failed.
+pub struct Reader<T> {
+    path: PathBuf,
+    rows: Rows<T>,
+    count: u64,
+    seen: Option<HashMap<u64, u64, BuildHasherDefault<DefaultHasher>>>,
+    done: bool,
+}
+
+enum Rows<T> {
+    Lines(Lines),
+    Columns(vec::IntoIter<T>),
+}
+
+impl<T: Record> Reader<T> {
+    /// Opens a file in the format that its ending names.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, FileError> {
+        let path = path.as_ref();
+        let rows = Rows::Lines(Lines::open(path, Format::of(path)?)?);
+        Ok(Self { path: path.to_path_buf(), rows, count: 0, seen: None, done: false })
+    }
+
+    /// Refuses a second record with the same id, naming both lines. Keeps a 64-bit hash and a
+    /// line number per record: 20 to 40 MB for a million records.
+    pub fn unique_ids(mut self) -> Self {
+        self.seen = Some(HashMap::default());
+        self
+    }
+
+    /// Where the record that was returned last stands: a line, or a row of a table.
+    pub fn at(&self) -> At {
+        match &self.rows {
+            Rows::Lines(lines) => At::Line(lines.number()),
+            Rows::Columns(_) => At::Row(self.count),
+        }
+    }
+
+    /// The file that is read.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn read(&mut self) -> Result<Option<T>, Fault> {
+        let record = match &mut self.rows {
+            Rows::Columns(rows) => rows.next(),
+            Rows::Lines(lines) => match lines.advance()? {
+                false => None,
+                true if self.count == 0 && T::starts_columns(lines.text()) => {
+                    return self.columns();
+                }
+                true => Some(line(lines, self.count + 1)?),
+            },
+        };
+        match record {
+            Some(record) => self.accept(record).map(Some),
+            None if self.count == 0 => Err(Fault::Empty),
+            None => Ok(None),
+        }
+    }
+
+    fn accept(&mut self, record: T) -> Result<T, Fault> {
+        self.count += 1;
+        let at = self.at();
+        newer(u64::from(record.schema()))?;
+        record.check().map_err(|what| Fault::Invalid { what })?;
+        let (At::Line(number) | At::Row(number)) = at else { return Ok(record) };
+        if let Some(seen) = &mut self.seen {
+            let mut hasher = DefaultHasher::new();
+            record.id().hash(&mut hasher);
+            if let Some(earlier) = seen.insert(hasher.finish(), number) {
+                let earlier = match at {
+                    At::Row(_) => At::Row(earlier),
+                    _ => At::Line(earlier),
+                };
+                return Err(Fault::Duplicate {
+                    id: record.id().to_string(),
+                    earlier: Earlier(earlier),
+                });
+            }
+        }
+        Ok(record)
+    }
+}
+
+impl<T: Record> Reader<T> {
+    /// Turns to a file that is one object of columns, or one record over several lines.
+    fn columns(&mut self) -> Result<Option<T>, Fault> {
+        let Rows::Lines(lines) = &mut self.rows else { return Ok(None) };
+        let whole = lines.rest()?;
+        let Ok(value) = serde_json::from_slice::<Value>(&whole) else {
+            return Err(broken(&whole, true));
+        };
+        let columns = value.as_object().and_then(T::from_columns);
+        match columns {
+            Some(Ok(records)) => {
+                self.rows = Rows::Columns(records.into_iter());
+                self.read()
+            }
+            Some(Err(fault)) => {
+                self.rows = Rows::Columns(Vec::new().into_iter());
+                self.count = fault.row.unwrap_or(0);
+                Err(Fault::Invalid { what: fault.what })
+            }
+            None => Err(Fault::Unfinished),
+        }
+    }
+}
+
+impl<T: Record> Iterator for Reader<T> {
+    type Item = Result<T, FileError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let result = self.read().map_err(|fault| {
+            let at = match (&fault, self.at()) {
+                (Fault::Empty, _) | (_, At::Row(0)) => At::File,
+                (_, at) => at,
+            };
+            FileError::new(&self.path, at, fault)
+        });
+        self.done = !matches!(result, Ok(Some(_)));
+        result.transpose()
+    }
+}
+
+/// Parses the current line: our own format first, then the foreign ones.
+fn line<T: Record>(lines: &Lines, number: u64) -> Result<T, Fault> {
+    let text = lines.text();
+    match serde_json::from_slice::<T>(text) {
+        Ok(record) if !record.is_foreign() => return Ok(record),
+        _ => {}
+    }
+    let Ok(value) = serde_json::from_slice::<Value>(text) else {
+        return Err(broken(text, lines.is_last_without_newline()));
+    };
+    match &value {
+        Value::Object(row) => {
+            schema(row)?;
+            if let Some(adopted) = T::adopt(row, number) {
+                return adopted.map_err(|what| Fault::Shape { kind: T::KIND, what });
+            }
+            Err(Fault::Shape { kind: T::KIND, what: shape::<T>(text, row) })
+        }
+        Value::Array(_) => Err(Fault::Array),
+        other => {
+            Err(Fault::Shape { kind: T::KIND, what: format!("found {other}, expected an object") })
+        }
+    }
+}
+
+/// Why text that is not JSON is not JSON.
+fn broken(text: &[u8], last: bool) -> Fault {
+    if let Some((field, literal)) = nonfinite::find(text) {
+        return Fault::NotFinite { field, literal: literal.into() };
+    }
+    let error = match serde_json::from_slice::<Value>(text) {
+        Err(error) => error,
+        Ok(_) => return Fault::Unfinished,
+    };
+    match error.classify() {
+        Category::Eof if last => Fault::Cut { bytes: text.len() },
+        Category::Eof if text.starts_with(b"[") => Fault::Array,
+        Category::Eof => Fault::Unfinished,
+        _ => Fault::Json { what: words(&error), column: error.column() },
+    }
+}
+
+/// The parser's words without its position.
+fn words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(end) => text[..end].to_string(),
+        None => text,
+    }
+}
+
+fn newer(found: u64) -> Result<(), Fault> {
+    if found > u64::from(SCHEMA) {
+        return Err(Fault::Newer { found, known: SCHEMA });
+    }
+    Ok(())
+}
+
+/// A schema that no record type accepts is reported before any other fault of shape.
+fn schema(row: &Map<String, Value>) -> Result<(), Fault> {
+    match row.get("schema") {
+        None => Ok(()),
+        Some(value) => match value.as_u64() {
+            Some(found) => newer(found),
+            None => Err(Fault::Schema { found: value.to_string(), known: SCHEMA }),
+        },
+    }
+}
+
+/// Why a JSON object is no `T`, with the field's path, and what it looks like instead.
+fn shape<T: Record>(text: &[u8], row: &Map<String, Value>) -> String {
+    let mut parser = serde_json::Deserializer::from_slice(text);
+    let what = match serde_path_to_error::deserialize::<_, T>(&mut parser) {
+        Err(error) => {
+            let path = error.path().to_string();
+            let inner = words(error.inner());
+            match path.as_str() {
+                "." => inner,
+                _ => format!("{path}: {inner}"),
+            }
+        }
+        Ok(_) => "the fields do not fit".into(),
+    };
+    let has = |name: &str| row.contains_key(name);
+    let like = if has("strategy") && has("first") {
+        "selection"
+    } else if has("answer") && has("first") {
+        "preference"
+    } else if has("completions") {
+        "prompt"
+    } else {
+        return what;
+    };
+    match like == T::KIND {
+        true => what,
+        false => format!("it looks like a {like} record; name a file of {} records", T::KIND),
+    }
+}
