@@ -5,8 +5,10 @@
 //! - [`engine`]: the traits that samplers, scorers, reward functions and oracles implement.
 //! - [`files`]: record files, read and written as streams.
 //! - [`rng`]: random numbers keyed on what they are for.
+//! - [`stats`]: moments, intervals, bootstrap and AUROC on plain slices.
 
 pub mod engine;
 pub mod files;
 pub mod record;
 pub mod rng;
+pub mod stats;

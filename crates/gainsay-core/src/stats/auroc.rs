@@ -1,0 +1,263 @@
+//! Area under the ROC curve, lift, and their cluster bootstrap.
+
+use super::bootstrap::percentile_interval;
+use super::{Interval, mean};
+use crate::rng::Key;
+
+/// P(score of a random positive > score of a random negative) + P(equal) / 2 in O(n log n)
+/// (Hanley and McNeil 1982); chance is 1/2.
+///
+/// `None` when the lengths differ, a class is empty or a score is not finite.
+pub fn auroc(scores: &[f64], positive: &[bool]) -> Option<f64> {
+    if scores.len() != positive.len() {
+        return None;
+    }
+    let weights: Vec<f64> = positive.iter().map(|p| f64::from(u8::from(*p))).collect();
+    auroc_weighted(scores, &weights)
+}
+
+/// [`auroc`] where case i counts `positive[i]` in [0, 1] as a positive and the rest as a
+/// negative (1/2: a tie of the target). A case's own two parts compare as equal.
+pub fn auroc_weighted(scores: &[f64], positive: &[f64]) -> Option<f64> {
+    if scores.len() != positive.len() {
+        return None;
+    }
+    let cases =
+        scores.iter().zip(positive).map(|(&score, &positive)| Case { score, positive, cluster: 0 });
+    Ranked::new(cases.collect())?.auroc(&[1])
+}
+
+/// One scored case with its target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Case {
+    /// Larger: more likely positive. Finite.
+    pub score: f64,
+    /// 1 positive, 0 negative, 1/2 a tie.
+    pub positive: f64,
+    /// Index of the unit (prompt) that the bootstrap resamples as a whole.
+    pub cluster: usize,
+}
+
+/// Cases in descending order of score, sorted once so that every statistic over a resample of
+/// clusters takes one pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ranked {
+    cases: Vec<Case>,
+    clusters: usize,
+}
+
+impl Ranked {
+    /// Sorts the cases; `None` when there are none or a score or target is not finite.
+    pub fn new(mut cases: Vec<Case>) -> Option<Self> {
+        let finite = |c: &Case| c.score.is_finite() && c.positive.is_finite();
+        if cases.is_empty() || !cases.iter().all(finite) {
+            return None;
+        }
+        cases.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let clusters = cases.iter().map(|c| c.cluster + 1).max()?;
+        Some(Self { cases, clusters })
+    }
+
+    /// Number of cases.
+    pub fn n(&self) -> usize {
+        self.cases.len()
+    }
+
+    /// One more than the largest cluster index.
+    pub fn clusters(&self) -> usize {
+        self.clusters
+    }
+
+    /// Runs of equal scores, from the top, as (total weight, weight of positives).
+    fn runs<'a>(&'a self, weights: &'a [u32]) -> impl Iterator<Item = (f64, f64)> + 'a {
+        self.cases.chunk_by(|a, b| a.score == b.score).map(|run| {
+            run.iter().fold((0.0, 0.0), |(total, positive), case| {
+                let weight = f64::from(weights.get(case.cluster).copied().unwrap_or(0));
+                (total + weight, positive + weight * case.positive)
+            })
+        })
+    }
+
+    /// AUROC where each cluster counts `weights[cluster]` times; `None` when a class is empty.
+    pub fn auroc(&self, weights: &[u32]) -> Option<f64> {
+        let (mut positives, mut negatives, mut wins) = (0.0, 0.0, 0.0);
+        for (total, positive) in self.runs(weights) {
+            let negative = total - positive;
+            // The positives above, and half of those level, beat these negatives.
+            wins += negative * (positives + 0.5 * positive);
+            positives += positive;
+            negatives += negative;
+        }
+        (positives > 0.0 && negatives > 0.0).then(|| wins / (positives * negatives))
+    }
+
+    /// Share of positives among the top `fraction` of the cases over their share among all: 1 is
+    /// chance. A run of equal scores at the cut counts in proportion, which is its expectation
+    /// under random order. `None` when nothing is positive.
+    pub fn lift(&self, fraction: f64, weights: &[u32]) -> Option<f64> {
+        let (total, positives) =
+            self.runs(weights).fold((0.0, 0.0), |(t, p), (total, pos)| (t + total, p + pos));
+        let cut = fraction * total;
+        if positives <= 0.0 || cut <= 0.0 {
+            return None;
+        }
+        let (mut taken, mut found) = (0.0, 0.0);
+        for (weight, positive) in self.runs(weights).filter(|(weight, _)| *weight > 0.0) {
+            let part = ((cut - taken) / weight).min(1.0);
+            if part <= 0.0 {
+                break;
+            }
+            taken += part * weight;
+            found += part * positive;
+        }
+        Some((found / cut) / (positives / total))
+    }
+
+    /// `M` statistics of the cases, each with its 95 % interval from resampling whole clusters
+    /// with replacement. Resamples on which a statistic is undefined are left out of its
+    /// interval, which is unbounded when more than half are.
+    pub fn bootstrap<const M: usize>(
+        &self,
+        resamples: usize,
+        key: Key<'_>,
+        statistics: impl Fn(&Self, &[u32]) -> [Option<f64>; M],
+    ) -> [Option<Interval>; M] {
+        let present = self.present();
+        let mut weights = vec![0u32; self.clusters];
+        present.iter().for_each(|c| weights[*c] = 1);
+        let estimates = statistics(self, &weights);
+        let mut replicates: [Vec<f64>; M] = std::array::from_fn(|_| Vec::new());
+        let mut stream = key.stream();
+        for _ in 0..resamples {
+            weights.fill(0);
+            for _ in 0..present.len() {
+                weights[present[stream.index(present.len())]] += 1;
+            }
+            for (column, value) in replicates.iter_mut().zip(statistics(self, &weights)) {
+                column.extend(value);
+            }
+        }
+        std::array::from_fn(|m| {
+            let n = present.len() as u64;
+            Some(percentile_interval(estimates[m]?, &mut replicates[m], n, resamples))
+        })
+    }
+
+    /// Share of positives among all cases.
+    pub fn base_rate(&self) -> Option<f64> {
+        mean(&self.cases.iter().map(|c| c.positive).collect::<Vec<_>>())
+    }
+
+    /// Indices of the clusters that have a case.
+    fn present(&self) -> Vec<usize> {
+        let mut seen = vec![false; self.clusters];
+        self.cases.iter().for_each(|c| seen[c.cluster] = true);
+        (0..self.clusters).filter(|c| seen[*c]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn cases(rows: &[(f64, f64, usize)]) -> Ranked {
+        let case = |&(score, positive, cluster): &_| Case { score, positive, cluster };
+        Ranked::new(rows.iter().map(case).collect()).unwrap()
+    }
+
+    #[test]
+    fn auroc_by_hand() {
+        // Positives 3 and 1, negatives 2 and 1: 3 beats both, 1 loses to 2 and ties with 1:
+        // (2 + 0 + 1/2) / 4.
+        let scores = [3.0, 1.0, 2.0, 1.0];
+        assert_eq!(auroc(&scores, &[true, true, false, false]), Some(0.625));
+        assert_eq!(auroc(&scores, &[true; 4]), None);
+        assert_eq!(auroc(&[], &[]), None);
+        assert_eq!(auroc(&[f64::NAN, 1.0], &[true, false]), None);
+        assert_eq!(auroc(&scores, &[true]), None);
+    }
+
+    #[test]
+    fn a_half_positive_counts_half_on_either_side() {
+        // Positive weight: A 1 (score 2), B 1/2 (score 1). Negative: B 1/2, C 1 (score 0).
+        // A over B 1/2, A over C 1, B over C 1/2, B level with itself 1/2 * 1/2 * 1/2:
+        // 2.125 of 1.5 * 1.5.
+        let value = auroc_weighted(&[2.0, 1.0, 0.0], &[1.0, 0.5, 0.0]).unwrap();
+        assert!((value - 2.125 / 2.25).abs() < 1e-15);
+    }
+
+    #[test]
+    fn lift_by_hand() {
+        // 10 cases, mistakes at ranks 0 and 5: the top 20 % holds one of two: (1/2) / (2/10).
+        let ranked = cases(
+            &(0..10)
+                .map(|i| (10.0 - i as f64, f64::from(u8::from(i == 0 || i == 5)), i))
+                .collect::<Vec<_>>(),
+        );
+        assert!((ranked.lift(0.2, &[1; 10]).unwrap() - 2.5).abs() < 1e-12);
+        assert!((ranked.lift(0.1, &[1; 10]).unwrap() - 5.0).abs() < 1e-12);
+        // Equal scores everywhere: the cut says nothing, lift is 1.
+        let flat = cases(&(0..10).map(|i| (0.0, f64::from(i % 2), 0)).collect::<Vec<_>>());
+        assert!((flat.lift(0.1, &[1]).unwrap() - 1.0).abs() < 1e-12);
+        assert_eq!(cases(&[(1.0, 0.0, 0)]).lift(0.1, &[1]), None);
+    }
+
+    #[test]
+    fn bootstrap_over_clusters_is_wider_than_over_cases() {
+        // 20 prompts of 10 identical cases each: only 20 independent observations.
+        let mut stream = Key::new(9, "auroc").stream();
+        let mut clustered = Vec::new();
+        for cluster in 0..20 {
+            let (score, positive) = (stream.normal(), f64::from((stream.below(2)) as u8));
+            clustered.extend([(score, positive, cluster); 10]);
+        }
+        let single: Vec<_> =
+            clustered.iter().enumerate().map(|(i, (s, p, _))| (*s, *p, i)).collect();
+        let width = |rows: &[(f64, f64, usize)]| {
+            let [interval] = cases(rows)
+                .bootstrap(500, Key::new(9, "b"), |ranked, weights| [ranked.auroc(weights)]);
+            let interval = interval.unwrap();
+            interval.high - interval.low
+        };
+        assert!(width(&clustered) > 2.0 * width(&single));
+    }
+
+    proptest! {
+        #[test]
+        fn equals_brute_force(rows in prop::collection::vec((0u8..6, 0u8..3), 1..30)) {
+            let scores: Vec<f64> = rows.iter().map(|r| f64::from(r.0)).collect();
+            let targets: Vec<f64> = rows.iter().map(|r| f64::from(r.1) / 2.0).collect();
+            let (mut wins, mut pairs) = (0.0, 0.0);
+            for (s, p) in scores.iter().zip(&targets) {
+                for (t, q) in scores.iter().zip(&targets) {
+                    let weight = p * (1.0 - q);
+                    pairs += weight;
+                    wins += weight * if s > t { 1.0 } else if s == t { 0.5 } else { 0.0 };
+                }
+            }
+            match auroc_weighted(&scores, &targets) {
+                Some(value) => prop_assert!((value - wins / pairs).abs() < 1e-12),
+                None => prop_assert_eq!(pairs, 0.0),
+            }
+        }
+
+        #[test]
+        fn integer_weights_equal_repeated_cases(
+            rows in prop::collection::vec((0u8..6, any::<bool>(), 0u32..3), 1..20),
+        ) {
+            let row = |i: usize| (f64::from(rows[i].0), f64::from(u8::from(rows[i].1)), i);
+            let weights: Vec<u32> = rows.iter().map(|r| r.2).collect();
+            let all: Vec<_> = (0..rows.len()).map(row).collect();
+            let repeated: Vec<_> = (0..rows.len())
+                .flat_map(|i| std::iter::repeat_n(row(i), rows[i].2 as usize))
+                .collect();
+            let expected = if repeated.is_empty() {
+                None
+            } else {
+                cases(&repeated).auroc(&vec![1; rows.len()])
+            };
+            prop_assert_eq!(cases(&all).auroc(&weights), expected);
+        }
+    }
+}
