@@ -1,0 +1,141 @@
+//! The run directory: which stages are done, what they read, how long they took.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use gainsay_core::files;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::progress::Figures;
+use crate::run::recipe::Recipe;
+
+/// A run directory that this process works in.
+pub struct RunDirectory {
+    root: PathBuf,
+}
+
+/// Versions, seeds and digests: what a run can be repeated from.
+#[derive(Serialize)]
+struct Manifest<'a> {
+    schema: u32,
+    gainsay: Version<'a>,
+    seed: u64,
+    threads: usize,
+    dtype: &'a str,
+    models: &'a [(String, String)],
+    inputs: &'a [(String, String)],
+}
+
+#[derive(Serialize)]
+struct Version<'a> {
+    version: &'a str,
+    git: &'a str,
+}
+
+impl RunDirectory {
+    /// Opens or makes a run directory for a recipe. An existing one must hold the same recipe.
+    ///
+    /// # Errors
+    /// The directory cannot be made, holds other files, or another recipe's run.
+    pub fn open(root: &Path, recipe: &Recipe) -> Result<Self> {
+        let resolved = recipe.to_toml()?;
+        let recipe_path = root.join("recipe.toml");
+        match fs::read_to_string(&recipe_path) {
+            Ok(found) if found == resolved => {}
+            Ok(_) => {
+                return Err(Error::Input(format!(
+                    "{}: holds the run of another recipe (see its recipe.toml); \
+                     name another directory with --out, or remove this one",
+                    root.display()
+                )));
+            }
+            Err(_) => {
+                let occupied = fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_some());
+                if occupied {
+                    return Err(Error::Input(format!(
+                        "{}: is not empty and holds no run; name another directory with --out",
+                        root.display()
+                    )));
+                }
+                files::write_atomic(&recipe_path, resolved.as_bytes())?;
+            }
+        }
+        Ok(Self { root: root.to_path_buf() })
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A path inside it.
+    pub fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
+        self.root.join(relative)
+    }
+
+    /// Runs a stage unless its last file is there, and notes how long it took. Ctrl-C is heeded
+    /// before it.
+    pub fn stage(&self, name: &str, last_file: &Path, work: impl FnOnce() -> Result<Figures>) -> Result<()> {
+        crate::interrupt::check()?;
+        if last_file.exists() {
+            return Ok(());
+        }
+        let mut figures = work()?;
+        figures.stage = name.to_string();
+        self.note_time(&figures)
+    }
+
+    /// Appends a line to `timings.jsonl`: the only file besides the report with wall-clock values.
+    fn note_time(&self, figures: &Figures) -> Result<()> {
+        let path = self.path("timings.jsonl");
+        let line = serde_json::to_string(figures).map_err(|e| Error::Run(e.to_string()))?;
+        fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .and_then(|mut file| writeln!(file, "{line}"))
+            .map_err(|e| Error::Input(format!("{}: cannot be written: {e}", path.display())))
+    }
+
+    /// Writes `manifest.json`.
+    pub fn write_manifest(
+        &self,
+        recipe: &Recipe,
+        threads: usize,
+        models: &[(String, String)],
+        inputs: &[(String, String)],
+    ) -> Result<()> {
+        let manifest = Manifest {
+            schema: 1,
+            gainsay: Version { version: env!("CARGO_PKG_VERSION"), git: option_env!("GAINSAY_GIT").unwrap_or("unknown") },
+            seed: recipe.seed,
+            threads,
+            dtype: "f32",
+            models,
+            inputs,
+        };
+        write_json(&self.path("manifest.json"), &manifest)
+    }
+}
+
+/// Writes a value as pretty JSON, whole or not at all.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .map_err(|e| Error::Run(format!("{}: cannot be put into JSON: {e}", path.display())))?;
+    bytes.push(b'\n');
+    files::write_atomic(path, &bytes)?;
+    Ok(())
+}
+
+/// SHA-256 of a file, in hex.
+pub fn file_digest(path: &Path) -> Result<String> {
+    let mut file = fs::File::open(path)
+        .map_err(|e| Error::Input(format!("{}: cannot be read: {e}", path.display())))?;
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut file, &mut hasher)
+        .map_err(|e| Error::Input(format!("{}: cannot be read: {e}", path.display())))?;
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}

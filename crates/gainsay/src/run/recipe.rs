@@ -1,0 +1,341 @@
+//! The recipe of a run: what `recipe.toml` may say, with its defaults. Unknown keys are refused.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// A whole run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recipe {
+    /// Version of this format.
+    pub schema: u32,
+    /// Part of the key of every random number.
+    pub seed: u64,
+    /// Rounds of the loop.
+    pub rounds: u32,
+    /// The base policy: a model as on the command line.
+    pub policy: String,
+    /// The gold reward model: a model as on the command line, or `builtin`.
+    pub gold: String,
+    /// Where prompts come from.
+    pub prompts: Prompts,
+    /// Where the proxy reward model comes from.
+    pub proxy: Proxy,
+    /// How candidates are sampled.
+    pub sample: Sample,
+    /// What is sent for feedback.
+    pub select: Select,
+    /// Who answers.
+    pub feedback: Feedback,
+    /// How reward models are trained.
+    pub reward: RewardTraining,
+    /// How policies are tuned.
+    pub tune: PolicyTraining,
+    /// How policies are measured.
+    pub evaluate: Evaluate,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            schema: 1,
+            seed: 0,
+            rounds: 1,
+            policy: "smollm2-135m".into(),
+            gold: "builtin".into(),
+            prompts: Prompts::default(),
+            proxy: Proxy::default(),
+            sample: Sample::default(),
+            select: Select::default(),
+            feedback: Feedback::default(),
+            reward: RewardTraining::default(),
+            tune: PolicyTraining::default(),
+            evaluate: Evaluate::default(),
+        }
+    }
+}
+
+/// Where prompts come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Prompts {
+    /// A file of prompts, or `builtin` for those that ship with the project.
+    pub file: String,
+    /// A file of held-out prompts; without one, prompts whose `meta.split` is `heldout` are held
+    /// out.
+    pub heldout: Option<String>,
+    /// Take only the first so many training prompts; 0 takes all.
+    pub limit: usize,
+    /// Take only the first so many held-out prompts; 0 takes all.
+    pub heldout_limit: usize,
+}
+
+impl Default for Prompts {
+    fn default() -> Self {
+        Self { file: "builtin".into(), heldout: None, limit: 0, heldout_limit: 0 }
+    }
+}
+
+/// Where the proxy reward model comes from: a model, a file of preferences, or a biased and noisy
+/// slice of gold-labeled pairs of the first round's own completions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Proxy {
+    /// A ready reward model; then nothing is trained.
+    pub model: Option<String>,
+    /// A file of preferences to train it from.
+    pub preferences: Option<String>,
+    /// Pairs of the slice.
+    pub pairs: usize,
+    /// Topics (`meta.topic` of the prompts) of the slice; empty for all.
+    pub topics: Vec<String>,
+    /// Kinds (`meta.kind` of the prompts) of the slice; empty for all.
+    pub kinds: Vec<String>,
+    /// Probability that a label of the slice is flipped.
+    pub flip: f64,
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self { model: None, preferences: None, pairs: 300, topics: vec![], kinds: vec![], flip: 0.2 }
+    }
+}
+
+/// How candidates are sampled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sample {
+    /// Completions a prompt.
+    pub n: usize,
+    /// Softmax temperature.
+    pub temperature: f64,
+    /// Longest completion, turn end included.
+    pub max_new_tokens: usize,
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Self { n: 8, temperature: 0.7, max_new_tokens: 128 }
+    }
+}
+
+/// What is sent for feedback.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Select {
+    /// One arm of the run each.
+    pub strategies: Vec<String>,
+    /// Comparisons a round and arm.
+    pub budget: usize,
+    /// Least Kendall tau distance of a prompt.
+    pub tau_k: f64,
+    /// Least |PACS| of a completion.
+    pub delta: f64,
+    /// Which pairs of a prompt.
+    pub pairs: String,
+}
+
+impl Default for Select {
+    fn default() -> Self {
+        Self {
+            strategies: vec!["shf-cas".into(), "random".into()],
+            budget: 100,
+            tau_k: 0.5,
+            delta: 1.0,
+            pairs: "spread".into(),
+        }
+    }
+}
+
+/// Who answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Feedback {
+    /// `gold` (the recipe's gold reward model) or `labels`.
+    pub oracle: String,
+    /// `bt` or `flip:P`.
+    pub noise: Option<String>,
+}
+
+impl Default for Feedback {
+    fn default() -> Self {
+        Self { oracle: "gold".into(), noise: None }
+    }
+}
+
+/// How reward models, proxy and refined, are trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RewardTraining {
+    /// `head`, `lora` or `full`.
+    pub method: String,
+    /// Passes over the pairs.
+    pub epochs: usize,
+    /// Pairs an optimizer step.
+    pub batch: usize,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// LoRA rank.
+    pub rank: usize,
+    /// LoRA scale numerator.
+    pub alpha: f64,
+    /// Adapt the last so many layers only; 0 adapts all.
+    pub last_layers: usize,
+    /// Weight of (r1 + r2)^2.
+    pub center: f64,
+    /// Copies of each new answer beside the proxy's own pairs: the weight of new feedback.
+    pub new_weight: usize,
+    /// Longest sequence, tokens.
+    pub max_tokens: usize,
+}
+
+impl Default for RewardTraining {
+    fn default() -> Self {
+        Self {
+            method: "lora".into(),
+            epochs: 2,
+            batch: 8,
+            lr: 1e-3,
+            rank: 8,
+            alpha: 16.0,
+            last_layers: 0,
+            center: 0.01,
+            new_weight: 1,
+            max_tokens: 1024,
+        }
+    }
+}
+
+/// How policies are tuned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyTraining {
+    /// `rloo`, or `none` to leave the policy as it is.
+    pub method: String,
+    /// Optimizer steps a round.
+    pub steps: usize,
+    /// Prompts a step.
+    pub prompts: usize,
+    /// Completions a prompt.
+    pub k: usize,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Weight of the KL penalty.
+    pub beta: f64,
+    /// Sampling temperature; the gradient is that of logits / temperature.
+    pub temperature: f64,
+    /// Longest completion; by default that of `sample`.
+    pub max_new_tokens: Option<usize>,
+    /// LoRA rank.
+    pub rank: usize,
+    /// LoRA scale numerator.
+    pub alpha: f64,
+}
+
+impl Default for PolicyTraining {
+    fn default() -> Self {
+        Self {
+            method: "rloo".into(),
+            steps: 50,
+            prompts: 8,
+            k: 4,
+            lr: 3e-4,
+            beta: 0.05,
+            temperature: 0.7,
+            max_new_tokens: None,
+            rank: 8,
+            alpha: 16.0,
+        }
+    }
+}
+
+/// How policies are measured on the held-out prompts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Evaluate {
+    /// Completions a prompt, sampled as candidates are.
+    pub n: usize,
+    /// Completions a prompt at temperature 1, for the KL.
+    pub kl_n: usize,
+}
+
+impl Default for Evaluate {
+    fn default() -> Self {
+        Self { n: 8, kl_n: 2 }
+    }
+}
+
+impl Recipe {
+    /// Reads and checks a recipe.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is no TOML, has unknown keys or values out of range.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::Input(format!("{}: the recipe cannot be read: {e}", path.display())))?;
+        let recipe: Self = toml::from_str(&text)
+            .map_err(|e| Error::Input(format!("{}: not a recipe: {}", path.display(), e.to_string().trim_end())))?;
+        recipe.check().map_err(|what| Error::Input(format!("{}: {what}", path.display())))?;
+        Ok(recipe)
+    }
+
+    /// The recipe as TOML, every default filled in.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string_pretty(self).map_err(|e| Error::Run(format!("the recipe cannot be written: {e}")))
+    }
+
+    /// What is wrong with the values, if anything.
+    fn check(&self) -> std::result::Result<(), String> {
+        let positive = [
+            ("rounds", self.rounds as usize),
+            ("sample.n", self.sample.n),
+            ("sample.max_new_tokens", self.sample.max_new_tokens),
+            ("select.budget", self.select.budget),
+            ("reward.epochs", self.reward.epochs),
+            ("reward.batch", self.reward.batch),
+            ("tune.prompts", self.tune.prompts),
+            ("evaluate.n", self.evaluate.n),
+        ];
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("{name} is 0; it must be at least 1"));
+        }
+        if self.schema != 1 {
+            return Err(format!("schema is {}; this build reads 1", self.schema));
+        }
+        if self.sample.n < 2 {
+            return Err("sample.n is 1; conflict needs at least 2 completions a prompt".into());
+        }
+        if !(0.0..=0.5).contains(&self.proxy.flip) {
+            return Err(format!("proxy.flip is {}; it is a probability from 0 to 0.5", self.proxy.flip));
+        }
+        if self.select.strategies.is_empty() {
+            return Err("select.strategies is empty; name at least one".into());
+        }
+        for (index, strategy) in self.select.strategies.iter().enumerate() {
+            if self.select.strategies[..index].contains(strategy) {
+                return Err(format!("select.strategies names `{strategy}` twice"));
+            }
+            strategy.parse::<gainsay_core::select::Strategy>().map_err(|e| e.to_string())?;
+        }
+        self.select.pairs.parse::<gainsay_core::select::PairRule>().map_err(|e| e.to_string())?;
+        if !["gold", "labels"].contains(&self.feedback.oracle.as_str()) {
+            return Err(format!("feedback.oracle is `{}`; it is gold or labels", self.feedback.oracle));
+        }
+        if !["head", "lora", "full"].contains(&self.reward.method.as_str()) {
+            return Err(format!("reward.method is `{}`; it is head, lora or full", self.reward.method));
+        }
+        if !["rloo", "none"].contains(&self.tune.method.as_str()) {
+            return Err(format!("tune.method is `{}`; it is rloo or none", self.tune.method));
+        }
+        if self.tune.method == "rloo" && self.tune.k < 2 {
+            return Err("tune.k is below 2; RLOO's baseline is the mean of the other completions".into());
+        }
+        if self.tune.temperature <= 0.0 || self.sample.temperature < 0.0 {
+            return Err("temperatures are above 0".into());
+        }
+        Ok(())
+    }
+}
