@@ -5,6 +5,7 @@
 //! contraction length alone, never on the number of rows, on neighboring rows or on threads.
 
 pub mod gemm;
+pub mod isa;
 
 /// Sets the number of threads of every kernel (rayon's global pool). The first caller decides;
 /// returns the number in use.
