@@ -96,13 +96,6 @@ pub struct SequenceLogp {
     pub token_logps: Vec<f32>,
 }
 
-/// Work that was done, for throughput figures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Work {
-    /// Tokens through the model: prompt and completion for scoring, completion for sampling.
-    pub tokens: u64,
-}
-
 /// Draws completions from a policy.
 pub trait Sampler {
     /// `n` completions for each request, in the requests' order, with `token_ids`, `token_logps`
@@ -124,6 +117,11 @@ pub trait LogProb {
 
     /// Name and digest of the policy, for `meta.logp_policy`.
     fn identity(&self) -> String;
+
+    /// Tokens, prompt and completion, that have gone through the model so far; 0 where unknown.
+    fn tokens(&self) -> u64 {
+        0
+    }
 }
 
 /// Gives a scalar reward to completions: larger is better.
@@ -133,6 +131,11 @@ pub trait RewardFn {
 
     /// Name and digest of the reward model.
     fn identity(&self) -> String;
+
+    /// Tokens, prompt and completion, that have gone through the model so far; 0 where unknown.
+    fn tokens(&self) -> u64 {
+        0
+    }
 }
 
 /// A comparison put to an oracle.
