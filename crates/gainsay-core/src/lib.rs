@@ -4,11 +4,13 @@
 //! - [`record`]: prompts, completions, selections and preferences as they stand in files.
 //! - [`engine`]: the traits that samplers, scorers, reward functions and oracles implement.
 //! - [`files`]: record files, read and written as streams.
+//! - [`import`]: other tools' files as records.
 //! - [`rng`]: random numbers keyed on what they are for.
 //! - [`stats`]: moments, intervals, bootstrap and AUROC on plain slices.
 
 pub mod engine;
 pub mod files;
+pub mod import;
 pub mod record;
 pub mod rng;
 pub mod stats;

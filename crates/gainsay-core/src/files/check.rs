@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::import;
 use crate::record::{
     Answer, Completion, PreferenceRecord, Prompt, PromptRecord, SCHEMA, SelectionRecord,
 };
@@ -80,6 +81,18 @@ impl Record for PromptRecord {
         let other = ["first", "second", "responses", "chosen"];
         self.completions.is_empty() && other.iter().any(|name| self.extra.contains_key(*name))
     }
+
+    fn adopt(row: &Map<String, Value>, number: u64) -> Option<Result<Self, String>> {
+        import::prompt_row(row, number)
+    }
+
+    fn starts_columns(line: &[u8]) -> bool {
+        import::published::starts(line)
+    }
+
+    fn from_columns(columns: &Map<String, Value>) -> Option<Result<Vec<Self>, ColumnFault>> {
+        import::published::columns(columns)
+    }
 }
 
 impl Record for SelectionRecord {
@@ -138,6 +151,10 @@ impl Record for PreferenceRecord {
             within(&format!("votes[{index}].seconds"), vote.seconds, 0.0, f64::MAX)?;
         }
         Ok(())
+    }
+
+    fn adopt(row: &Map<String, Value>, number: u64) -> Option<Result<Self, String>> {
+        import::trl::row(row, number)
     }
 }
 

@@ -31,9 +31,16 @@ pub use lines::Format;
 pub use reader::Reader;
 pub use writer::{Writer, write_atomic};
 
+use crate::record::PreferenceRecord;
+
 /// Reads a whole file into memory; ids must be unique.
 pub fn read_all<T: Record>(path: impl AsRef<Path>) -> Result<Vec<T>, FileError> {
     Reader::open(path)?.unique_ids().collect()
+}
+
+/// Reads preferences: Gainsay's records, TRL's rows and hh-rlhf's dialogues, told apart row by row.
+pub fn read_preferences(path: impl AsRef<Path>) -> Result<Vec<PreferenceRecord>, FileError> {
+    read_all(path)
 }
 
 /// Writes records to a file that appears whole or not at all.

@@ -108,7 +108,12 @@ impl<T: Record> Reader<T> {
         let Rows::Lines(lines) = &mut self.rows else { return Ok(None) };
         let whole = lines.rest()?;
         let Ok(value) = serde_json::from_slice::<Value>(&whole) else {
-            return Err(broken(&whole, true));
+            let fault = broken(&whole, true);
+            if let Fault::NotFinite { field, .. } = &fault {
+                self.count = cell(field).map_or(0, |index| index + 1);
+                self.rows = Rows::Columns(Vec::new().into_iter());
+            }
+            return Err(fault);
         };
         let columns = value.as_object().and_then(T::from_columns);
         match columns {
@@ -185,6 +190,11 @@ fn broken(text: &[u8], last: bool) -> Fault {
         Category::Eof => Fault::Unfinished,
         _ => Fault::Json { what: words(&error), column: error.column() },
     }
+}
+
+/// Index of `column[index]`.
+fn cell(field: &str) -> Option<u64> {
+    field.split(['[', ']']).nth(1)?.parse().ok()
 }
 
 /// The parser's words without its position.
