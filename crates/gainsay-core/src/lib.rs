@@ -9,6 +9,7 @@
 //! - [`stats`]: moments, intervals, bootstrap and AUROC on plain slices.
 
 pub mod engine;
+mod fields;
 pub mod files;
 pub mod import;
 pub mod record;

@@ -4,15 +4,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::fields::record_fields;
+
 /// Version of the record schema that this build writes.
 pub const SCHEMA: u32 = 1;
 
 /// Fields that this build does not know; kept as they were read.
 pub type Extra = Map<String, Value>;
-
-fn schema() -> u32 {
-    SCHEMA
-}
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,7 +23,7 @@ pub struct Message {
 
 /// What the policy is asked: one string (one user turn, where the model has a chat template)
 /// or a whole conversation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Prompt {
     /// A string prompt.
@@ -67,71 +65,94 @@ pub enum Finish {
 }
 
 /// One answer of the policy, with what is known of it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Completion {
     /// The answer's text, without the turn-end token.
     pub text: String,
     /// The tokens as sampled, turn end included. Where present they override `text`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub token_ids: Option<Vec<u32>>,
     /// Sum of the completion's token log-probs under the model in `meta.logp_policy`, nats.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub logp: Option<f64>,
     /// Number of tokens that `logp` sums over.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub n_tokens: Option<u32>,
     /// The sampler's own log-probs at temperature 1, nats, one a token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub token_logps: Option<Vec<f32>>,
     /// Why the completion ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub finish: Option<Finish>,
     /// The proxy reward.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reward: Option<f64>,
     /// The gold reward, where one is known: evaluation and simulated annotators only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub gold: Option<f64>,
     /// z(reward) - z(logp).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pacs: Option<f64>,
     /// The standardized proxy reward.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub z_reward: Option<f64>,
     /// The standardized log-prob.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub z_logp: Option<f64>,
     /// Fields that this build does not know.
     #[serde(flatten)]
     pub extra: Extra,
 }
 
+record_fields!(Completion {
+    text: required,
+    token_ids: optional,
+    logp: optional,
+    n_tokens: optional,
+    token_logps: optional,
+    finish: optional,
+    reward: optional,
+    gold: optional,
+    pacs: optional,
+    z_reward: optional,
+    z_logp: optional,
+});
+
 /// One prompt and its candidates: the record of prompts, rollouts, scored and conflicts files.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PromptRecord {
     /// Schema version, [`SCHEMA`].
-    #[serde(default = "schema")]
     pub schema: u32,
     /// Unique within the file.
     pub id: String,
     /// What was asked.
     pub prompt: Prompt,
     /// The candidates; empty in a file of bare prompts.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub completions: Vec<Completion>,
     /// Kendall tau distance of reward and log-prob in [0, 1]; absent when degenerate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub kendall_tau_distance: Option<f64>,
     /// Kendall's tau-b of reward and log-prob in [-1, 1]; absent when degenerate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tau_b: Option<f64>,
     /// Conventions, provenance and the user's own fields.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(skip_serializing_if = "Map::is_empty")]
     pub meta: Extra,
     /// Fields that this build does not know.
     #[serde(flatten)]
     pub extra: Extra,
 }
+
+record_fields!(PromptRecord {
+    schema: default(SCHEMA),
+    prompt: required,
+    id: required,
+    completions: default(Vec::new()),
+    kendall_tau_distance: optional,
+    tau_b: optional,
+    meta: default(Extra::new()),
+});
 
 /// One side of a selected pair.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -160,10 +181,9 @@ pub struct Why {
 }
 
 /// One comparison to be answered: one unit of budget.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SelectionRecord {
     /// Schema version, [`SCHEMA`].
-    #[serde(default = "schema")]
     pub schema: u32,
     /// `<prompt id>/<i>-<j>`.
     pub id: String,
@@ -180,18 +200,30 @@ pub struct SelectionRecord {
     /// 0 is the most urgent.
     pub rank: usize,
     /// The conflict that made it worth asking.
-    #[serde(default)]
     pub why: Why,
     /// For example `below-threshold`.
-    #[serde(default)]
     pub flags: Vec<String>,
     /// The prompt's `meta`, carried along (topic, kind).
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(skip_serializing_if = "Map::is_empty")]
     pub meta: Extra,
     /// Fields that this build does not know.
     #[serde(flatten)]
     pub extra: Extra,
 }
+
+record_fields!(SelectionRecord {
+    schema: default(SCHEMA),
+    id: required,
+    prompt_id: required,
+    prompt: required,
+    first: required,
+    second: required,
+    strategy: required,
+    rank: required,
+    why: default(Why::default()),
+    flags: default(Vec::new()),
+    meta: default(Extra::new()),
+});
 
 /// An annotator's answer to one comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -224,41 +256,49 @@ pub enum Source {
 }
 
 /// One annotator's vote.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Vote {
     /// Who answered.
     pub annotator: String,
     /// The answer.
     pub answer: Answer,
     /// 1 slightly, 2 clearly.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub strength: Option<u8>,
     /// Time taken, seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
     /// Fields that this build does not know.
     #[serde(flatten)]
     pub extra: Extra,
 }
 
+record_fields!(Vote {
+    annotator: required,
+    answer: required,
+    strength: optional,
+    seconds: optional,
+});
+
 /// A completion inside a preference record.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PreferenceSide {
     /// The completion's text, without the turn-end token.
     pub text: String,
     /// The tokens as sampled, turn end included. Where present they override `text`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub token_ids: Option<Vec<u32>>,
     /// Fields that this build does not know (index, gold).
     #[serde(flatten)]
     pub extra: Extra,
 }
 
+record_fields!(PreferenceSide { text: required, token_ids: optional });
+
 /// One answered comparison.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PreferenceRecord {
     /// Schema version, [`SCHEMA`].
-    #[serde(default = "schema")]
     pub schema: u32,
     /// Unique within the file; of a selected pair, the selection's id.
     pub id: String,
@@ -269,29 +309,45 @@ pub struct PreferenceRecord {
     /// The second completion.
     pub second: PreferenceSide,
     /// Probability in [0, 1] that the first is better; absent for `both_bad` and `skip`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub p_first: Option<f64>,
     /// The (aggregated) answer.
     pub answer: Answer,
     /// Margin of the pairwise loss, >= 0 (0 where absent).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
     /// Every vote behind the answer.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub votes: Vec<Vote>,
     /// Where the answer came from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
     /// Whether the first completion is safe.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub safe_first: Option<bool>,
     /// Whether the second completion is safe.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub safe_second: Option<bool>,
     /// The prompt's `meta`, carried along (topic, kind).
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(skip_serializing_if = "Map::is_empty")]
     pub meta: Extra,
     /// Fields that this build does not know.
     #[serde(flatten)]
     pub extra: Extra,
 }
+
+record_fields!(PreferenceRecord {
+    schema: default(SCHEMA),
+    prompt: required,
+    id: required,
+    first: required,
+    second: required,
+    p_first: optional,
+    answer: required,
+    margin: optional,
+    votes: default(Vec::new()),
+    source: optional,
+    safe_first: optional,
+    safe_second: optional,
+    meta: default(Extra::new()),
+});
