@@ -186,8 +186,6 @@ pub struct RewardTraining {
     pub last_layers: usize,
     /// Weight of (r1 + r2)^2.
     pub center: f64,
-    /// Copies of each new answer beside the proxy's own pairs: the weight of new feedback.
-    pub new_weight: usize,
     /// Longest sequence, tokens.
     pub max_tokens: usize,
 }
@@ -203,7 +201,6 @@ impl Default for RewardTraining {
             alpha: 16.0,
             last_layers: 0,
             center: 0.01,
-            new_weight: 1,
             max_tokens: 1024,
         }
     }

@@ -1,0 +1,156 @@
+//! Figures per prompt out of completions, and their means with intervals. Pure functions.
+
+use gainsay_core::conflict::{kendall_tau_distance, pacs};
+use gainsay_core::record::{Completion, PromptRecord};
+use gainsay_core::rng::Key;
+use gainsay_core::stats::{Interval, bootstrap_mean, bootstrap_paired_difference, mean};
+
+use super::types::{Difference, Metrics, PromptMetrics, Verdict};
+
+/// Bootstrap resamples of every interval.
+pub const RESAMPLES: usize = 2_000;
+
+/// One token's summand of KL(p || q) for a token drawn from p: k3 = exp(d) - 1 - d with
+/// d = log q - log p, nats, never negative (Schulman 2020, "Approximating KL Divergence").
+/// Unbiased for tokens sampled from p at temperature 1 without cuts.
+pub fn k3(logp: f64, logq: f64) -> f64 {
+    let d = logq - logp;
+    d.exp_m1() - d
+}
+
+/// KL(policy || base) of one completion sampled from the policy: k3 summed over its tokens, nats.
+/// `policy` and `base` hold the same tokens' log-probs under each.
+pub fn sequence_kl(policy: &[f32], base: &[f32]) -> f64 {
+    policy.iter().zip(base).map(|(p, q)| k3(f64::from(*p), f64::from(*q))).sum()
+}
+
+/// P(a random one of `ours` beats a random one of `theirs`), ties 1/2; `None` when either is empty.
+pub fn win_rate(ours: &[f64], theirs: &[f64]) -> Option<f64> {
+    let points = ours.iter().flat_map(|a| theirs.iter().map(move |b| comparison(*a, *b))).collect::<Vec<_>>();
+    mean(&points)
+}
+
+/// Share of the pairs with different gold that `rewards` order as `gold` does, reward ties 1/2;
+/// `None` when all gold values are equal.
+pub fn pair_accuracy(rewards: &[f64], gold: &[f64]) -> Option<f64> {
+    let mut points = Vec::new();
+    for i in 0..gold.len() {
+        for j in i + 1..gold.len() {
+            if gold[i] != gold[j] {
+                let sign = if gold[i] > gold[j] { 1.0 } else { -1.0 };
+                points.push(comparison(sign * rewards[i], sign * rewards[j]));
+            }
+        }
+    }
+    mean(&points)
+}
+
+/// 1 when a > b, 1/2 when equal, else 0.
+fn comparison(a: f64, b: f64) -> f64 {
+    match a.partial_cmp(&b) {
+        Some(std::cmp::Ordering::Greater) => 1.0,
+        Some(std::cmp::Ordering::Less) => 0.0,
+        _ => 0.5,
+    }
+}
+
+/// The figures of one prompt's completions: `logp` under the base policy, `token_logps` under the
+/// evaluated one, `reward`, `gold`. What a completion lacks leaves the figure out.
+pub fn prompt_metrics(record: &PromptRecord, against: Option<&PromptRecord>) -> PromptMetrics {
+    let all = |field: fn(&Completion) -> Option<f64>| record.completions.iter().map(field).collect::<Option<Vec<f64>>>();
+    let rewards = all(|c| c.reward);
+    let gold = all(|c| c.gold);
+    let lengths = all(|c| c.n_tokens.map(f64::from));
+    let own = all(|c| c.token_logps.as_ref().map(|t| t.iter().map(|v| f64::from(*v)).sum()));
+    let theirs = against.and_then(|r| r.completions.iter().map(|c| c.gold).collect::<Option<Vec<f64>>>());
+    let (mean_abs_pacs, k) = conflict(rewards.as_deref(), all(|c| c.logp).as_deref());
+    let (mean_abs_pacs_own, k_own) = conflict(rewards.as_deref(), own.as_deref());
+    PromptMetrics {
+        id: record.id.clone(),
+        gold_reward: gold.as_deref().and_then(mean),
+        proxy_reward: rewards.as_deref().and_then(mean),
+        win_rate: gold.as_deref().zip(theirs.as_deref()).and_then(|(a, b)| win_rate(a, b)),
+        mean_abs_pacs,
+        kendall_tau_distance: k,
+        mean_abs_pacs_own,
+        kendall_tau_distance_own: k_own,
+        kl: None,
+        length: lengths.as_deref().and_then(mean),
+        nll_per_token: own.zip(lengths).map(|(logps, n)| -logps.iter().sum::<f64>() / n.iter().sum::<f64>()),
+        reward_accuracy: None,
+    }
+}
+
+/// Mean |PACS| and K of one group; absent when degenerate.
+fn conflict(rewards: Option<&[f64]>, logps: Option<&[f64]>) -> (Option<f64>, Option<f64>) {
+    let Some((rewards, logps)) = rewards.zip(logps) else { return (None, None) };
+    let Some(pacs) = pacs(rewards, logps) else { return (None, None) };
+    let magnitudes: Vec<f64> = pacs.iter().map(|p| p.abs()).collect();
+    (mean(&magnitudes), kendall_tau_distance(rewards, logps))
+}
+
+type Field = fn(&PromptMetrics) -> Option<f64>;
+
+/// Every metric by its name.
+pub const FIELDS: [(&str, Field); 11] = [
+    ("gold_reward", |m| m.gold_reward),
+    ("proxy_reward", |m| m.proxy_reward),
+    ("win_rate", |m| m.win_rate),
+    ("mean_abs_pacs", |m| m.mean_abs_pacs),
+    ("kendall_tau_distance", |m| m.kendall_tau_distance),
+    ("mean_abs_pacs_own", |m| m.mean_abs_pacs_own),
+    ("kendall_tau_distance_own", |m| m.kendall_tau_distance_own),
+    ("kl", |m| m.kl),
+    ("length", |m| m.length),
+    ("nll_per_token", |m| m.nll_per_token),
+    ("reward_accuracy", |m| m.reward_accuracy),
+];
+
+/// Means over prompts with 95 % bootstrap intervals; a metric that no prompt has is absent.
+pub fn metrics(per_prompt: &[PromptMetrics], seed: u64) -> Metrics {
+    let of = |name: &str| -> Option<Interval> {
+        let (_, field) = FIELDS.iter().find(|(n, _)| *n == name)?;
+        let values: Vec<f64> = per_prompt.iter().filter_map(field).collect();
+        bootstrap_mean(&values, RESAMPLES, Key::new(seed, &format!("evaluate/{name}")))
+    };
+    Metrics {
+        gold_reward: of("gold_reward"),
+        proxy_reward: of("proxy_reward"),
+        win_rate: of("win_rate"),
+        mean_abs_pacs: of("mean_abs_pacs"),
+        kendall_tau_distance: of("kendall_tau_distance"),
+        mean_abs_pacs_own: of("mean_abs_pacs_own"),
+        kendall_tau_distance_own: of("kendall_tau_distance_own"),
+        kl: of("kl"),
+        length: of("length"),
+        nll_per_token: of("nll_per_token"),
+        reward_accuracy: of("reward_accuracy"),
+    }
+}
+
+/// Paired differences a - b over the prompts that have the metric in both, for every metric.
+pub fn differences(a: (&str, &[PromptMetrics]), b: (&str, &[PromptMetrics]), seed: u64) -> Vec<Difference> {
+    let mut found = Vec::new();
+    for (name, field) in FIELDS {
+        let pairs: Vec<(f64, f64)> = a
+            .1
+            .iter()
+            .filter_map(|left| field(left).zip(b.1.iter().find(|right| right.id == left.id).and_then(field)))
+            .collect();
+        let key_name = format!("difference/{name}");
+        if let Some(difference) = bootstrap_paired_difference(&pairs, RESAMPLES, Key::new(seed, &key_name)) {
+            let verdict = verdict(&difference);
+            found.push(Difference { metric: name.into(), a: a.0.into(), b: b.0.into(), difference, verdict });
+        }
+    }
+    found
+}
+
+/// "Not distinguishable" where the interval holds 0.
+fn verdict(difference: &Interval) -> Verdict {
+    match (difference.holds(0.0), difference.estimate > 0.0) {
+        (true, _) => Verdict::NotDistinguishable,
+        (false, true) => Verdict::Higher,
+        (false, false) => Verdict::Lower,
+    }
+}

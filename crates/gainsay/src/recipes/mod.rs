@@ -1,0 +1,12 @@
+//! One file a stage; each reads top to bottom as what it does.
+
+pub mod conflicts;
+pub mod evaluate;
+pub mod feedback;
+pub mod sample;
+pub mod score;
+pub mod select;
+pub mod train_policy;
+pub mod train_reward;
+mod units;
+pub mod validate;

@@ -1,0 +1,55 @@
+//! The report of a run: one self-contained HTML page for people.
+//!
+//! [`load`] reads what a run directory holds, finished or not; [`render`] turns it into the page
+//! and touches nothing else; [`write`] does both and puts `report.html` into the directory.
+//! The page fetches nothing, runs no script, and treats every text from a file as untrusted.
+
+mod cards;
+mod charts;
+mod load;
+mod map;
+mod measures;
+mod page;
+mod pool;
+mod style;
+mod tables;
+mod text;
+mod validation;
+mod verdict;
+
+use std::path::{Path, PathBuf};
+
+use gainsay_core::files::{self, FileError};
+
+pub use load::{Answers, Arm, Missing, ReportData, Settings, Step, Timing, load};
+pub use page::render;
+pub use pool::{Asked, Conflict, Dot, Pool, Region, Side, Tally};
+
+/// Why there is no page.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The directory holds nothing that a run writes.
+    #[error(
+        "{}: is not a run directory: neither recipe.toml nor a stage's file is in it; \
+         name the directory that `gainsay run` or `gainsay demo` wrote to",
+        dir.display()
+    )]
+    NotARun {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The page cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Writes the page of a run directory to its `report.html` and returns that path.
+///
+/// # Errors
+/// The directory is not a run's, or the page cannot be written.
+pub fn write(dir: &Path) -> Result<PathBuf, ReportError> {
+    let page = render(&load(dir)?);
+    let path = dir.join("report.html");
+    files::write_atomic(&path, page.as_bytes())?;
+    Ok(path)
+}

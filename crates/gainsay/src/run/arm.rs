@@ -1,0 +1,144 @@
+//! One arm of a round: a selection strategy, its labels, the models that come out of them.
+
+use std::path::PathBuf;
+
+use gainsay_core::engine::{RewardFn, Sampler as _};
+use gainsay_core::files;
+use gainsay_core::record::PromptRecord;
+use gainsay_core::select::SelectOptions;
+
+use super::Run;
+use crate::error::{Error, Result};
+use crate::models::{self, ModelOptions};
+use crate::recipes::evaluate::{Setting, Subject, evaluate};
+use crate::recipes::feedback::{self, Noise};
+use crate::recipes::{sample, select, train_policy, train_reward};
+
+impl Run<'_> {
+    /// Selects, asks, refines the reward model, tunes the policy and evaluates it.
+    pub(super) fn arm(&self, round: u32, strategy: &str) -> Result<()> {
+        if round > 1 {
+            self.later_pool(round, strategy)?;
+        }
+        self.select(round, strategy)?;
+        self.ask(round, strategy)?;
+        self.refine(round, strategy)?;
+        self.tune(round, strategy)?;
+        self.evaluate_arm(round, strategy)
+    }
+
+    fn arm_file(&self, round: u32, arm: &str, name: &str) -> PathBuf {
+        self.dir.path(format!("round-{round}/{arm}/{name}"))
+    }
+
+    /// The policy that an arm's round ends with, as a model name.
+    fn tuned_spec(&self, round: u32, arm: &str) -> String {
+        if self.recipe.tune.method == "none" {
+            return self.recipe.policy.clone();
+        }
+        self.arm_file(round, arm, "policy").display().to_string()
+    }
+
+    /// From the second round on an arm's own policy samples, and its own reward model scores.
+    fn later_pool(&self, round: u32, arm: &str) -> Result<()> {
+        let out = self.pool_dir(round, Some(arm)).join("rollouts.jsonl");
+        self.dir.stage(&format!("round {round}, {arm}: sample"), &out, || {
+            let policy = models::policy(&self.tuned_spec(round - 1, arm), &ModelOptions::default())?;
+            let decoding = self.decoding("rollout", round);
+            sample::sample(&policy, &self.dir.path("prompts.jsonl"), &out, self.recipe.sample.n, &decoding)
+        })?;
+        let reward = self.arm_file(round - 1, arm, "reward");
+        self.pool(round, Some(arm), &reward.display().to_string())
+    }
+
+    fn select(&self, round: u32, arm: &str) -> Result<()> {
+        let out = self.arm_file(round, arm, "selection.jsonl");
+        self.dir.stage(&format!("round {round}, {arm}: select"), &out, || {
+            let wanted = &self.recipe.select;
+            let options = SelectOptions {
+                strategy: arm.parse().map_err(|e| Error::Input(format!("{e}")))?,
+                budget: wanted.budget,
+                tau_k: wanted.tau_k,
+                delta: wanted.delta,
+                pairs: wanted.pairs.parse().map_err(|e| Error::Input(format!("{e}")))?,
+                seed: self.recipe.seed,
+                round,
+                ..SelectOptions::default()
+            };
+            let input = self.pool_dir(round, Some(arm)).join("conflicts.jsonl");
+            // Completions are new in later rounds, so only the first can meet the proxy's pairs.
+            let known = if round == 1 { self.proxy_preferences().into_iter().collect() } else { vec![] };
+            select::select(&input, &out, &options, &known).map(|(_, figures)| figures)
+        })
+    }
+
+    fn ask(&self, round: u32, arm: &str) -> Result<()> {
+        let out = self.arm_file(round, arm, "preferences.jsonl");
+        self.dir.stage(&format!("round {round}, {arm}: feedback"), &out, || {
+            let selection = files::read_all(self.arm_file(round, arm, "selection.jsonl"))?;
+            let noise = Noise::parse(self.recipe.feedback.noise.as_deref())?;
+            match self.recipe.feedback.oracle.as_str() {
+                "labels" => feedback::read_labels(&selection, &noise, self.recipe.seed, &out),
+                _ => feedback::ask_gold(self.gold()?, &selection, &noise, self.recipe.seed, &out),
+            }
+        })
+    }
+
+    /// Trains the reward model again from the base model, on the proxy's pairs and all answers so
+    /// far; a proxy whose pairs are not known is trained further on the answers alone.
+    fn refine(&self, round: u32, arm: &str) -> Result<()> {
+        let report = self.arm_file(round, arm, "reward-train.json");
+        self.dir.stage(&format!("round {round}, {arm}: refine the reward model"), &report, || {
+            let answers = (1..=round).map(|r| self.arm_file(r, arm, "preferences.jsonl"));
+            let old = self.proxy_preferences();
+            let from = if old.is_some() { self.recipe.policy.clone() } else { self.proxy_spec() };
+            let inputs: Vec<PathBuf> = old.into_iter().chain(answers).collect();
+            let out = self.arm_file(round, arm, "reward");
+            let options = train_reward::Options::of_recipe(self.recipe);
+            train_reward::train_reward(&from, &inputs, &out, Some(&report), &options)
+        })
+    }
+
+    fn tune(&self, round: u32, arm: &str) -> Result<()> {
+        if self.recipe.tune.method == "none" {
+            return Ok(());
+        }
+        let log = self.arm_file(round, arm, "policy-train.jsonl");
+        self.dir.stage(&format!("round {round}, {arm}: tune the policy"), &log, || {
+            let start = if round == 1 { self.recipe.policy.clone() } else { self.tuned_spec(round - 1, arm) };
+            let reward_spec = self.arm_file(round, arm, "reward").display().to_string();
+            let reward = models::reward(&reward_spec, &ModelOptions::default())?;
+            let prompts: Vec<PromptRecord> = files::read_all(self.dir.path("prompts.jsonl"))?;
+            let out = self.arm_file(round, arm, "policy");
+            let options = train_policy::Options::of_recipe(self.recipe, round);
+            train_policy::train_policy(&start, &reward, &prompts, &out, Some(&log), &options)
+        })
+    }
+
+    fn evaluate_arm(&self, round: u32, arm: &str) -> Result<()> {
+        let out = self.arm_file(round, arm, "evaluation.json");
+        self.dir.stage(&format!("round {round}, {arm}: evaluate"), &out, || {
+            let reward_spec = self.arm_file(round, arm, "reward").display().to_string();
+            let reward = models::reward(&reward_spec, &ModelOptions::default())?;
+            let policy = models::policy(&self.tuned_spec(round, arm), &ModelOptions::default())?;
+            let is_base = policy.identity() == self.base()?.identity();
+            let subject = Subject { arm: arm.into(), round, policy: &policy, is_base };
+            let base: Vec<PromptRecord> = files::read_all(self.dir.path("base/rollouts.jsonl"))?;
+            let folder = self.dir.path(format!("round-{round}/{arm}"));
+            evaluate(&self.evaluation_setting(&reward)?, &subject, Some(&base), &folder)
+        })
+    }
+
+    /// What all evaluations of this run share.
+    pub(super) fn evaluation_setting<'s>(&'s self, reward: &'s dyn RewardFn) -> Result<Setting<'s>> {
+        Ok(Setting {
+            prompts: self.dir.path("heldout.jsonl"),
+            base: self.base()?,
+            reward: Some(reward),
+            gold: self.gold()?,
+            n: self.recipe.evaluate.n,
+            kl_n: self.recipe.evaluate.kl_n,
+            decoding: self.decoding("evaluate", 0),
+        })
+    }
+}
