@@ -5,8 +5,15 @@ use std::time::Instant;
 use gainsay_kernels::gemm::{Left, PackedWeight, matmul};
 
 fn main() {
-    let threads = std::env::args().nth(1).and_then(|t| t.parse().ok()).unwrap_or(0);
-    println!("{} threads, {:?}", gainsay_kernels::set_threads(threads), gainsay_kernels::isa::isa());
+    let threads = std::env::args()
+        .nth(1)
+        .and_then(|t| t.parse().ok())
+        .unwrap_or(0);
+    println!(
+        "{} threads, {:?}",
+        gainsay_kernels::set_threads(threads),
+        gainsay_kernels::isa::isa()
+    );
     for (m, n, k) in [
         (4096, 576, 576),
         (4096, 1536, 576),
@@ -32,6 +39,10 @@ fn main() {
             best = best.min(now.elapsed().as_secs_f64());
         }
         let work = 2.0 * m as f64 * n as f64 * k as f64;
-        println!("{m:>5} x {n:>5} x {k:>5}: {:8.3} ms, {:6.1} GFLOP/s", best * 1e3, work / best * 1e-9);
+        println!(
+            "{m:>5} x {n:>5} x {k:>5}: {:8.3} ms, {:6.1} GFLOP/s",
+            best * 1e3,
+            work / best * 1e-9
+        );
     }
 }

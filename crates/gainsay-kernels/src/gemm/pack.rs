@@ -25,7 +25,9 @@ impl PackedWeight {
         assert_eq!(w.len(), n * k, "weight is not [{n}, {k}]");
         let mut data = vec![0.0; n.div_ceil(PANEL) * PANEL * k];
         let size = (PANEL * k).max(1);
-        data.par_chunks_mut(size).zip(w.par_chunks(size)).for_each(|(panel, rows)| transpose(rows, k, panel));
+        data.par_chunks_mut(size)
+            .zip(w.par_chunks(size))
+            .for_each(|(panel, rows)| transpose(rows, k, panel));
         Self { n, k, data }
     }
 
@@ -33,12 +35,14 @@ impl PackedWeight {
     pub fn plain(w: &[f32], k: usize, n: usize) -> Self {
         assert_eq!(w.len(), n * k, "weight is not [{k}, {n}]");
         let mut data = vec![0.0; n.div_ceil(PANEL) * PANEL * k];
-        data.par_chunks_mut((PANEL * k).max(1)).enumerate().for_each(|(p, panel)| {
-            let width = PANEL.min(n - p * PANEL);
-            for (slots, row) in panel.chunks_exact_mut(PANEL).zip(w.chunks_exact(n)) {
-                slots[..width].copy_from_slice(&row[p * PANEL..p * PANEL + width]);
-            }
-        });
+        data.par_chunks_mut((PANEL * k).max(1))
+            .enumerate()
+            .for_each(|(p, panel)| {
+                let width = PANEL.min(n - p * PANEL);
+                for (slots, row) in panel.chunks_exact_mut(PANEL).zip(w.chunks_exact(n)) {
+                    slots[..width].copy_from_slice(&row[p * PANEL..p * PANEL + width]);
+                }
+            });
         Self { n, k, data }
     }
 
@@ -95,7 +99,11 @@ impl PackedRows {
 
     /// Packs `rows` rows of `k` values; value d of row r is `a[r * row_stride + d * step]`.
     pub fn strided(a: &[f32], row_stride: usize, step: usize, rows: usize, k: usize) -> Self {
-        let mut packed = Self { rows, k, data: Vec::new() };
+        let mut packed = Self {
+            rows,
+            k,
+            data: Vec::new(),
+        };
         packed.fill(a, row_stride, step, rows, k);
         packed
     }
@@ -113,9 +121,52 @@ impl PackedRows {
             } else {
                 for r in 0..height {
                     let row = a[(first + r) * row_stride..].iter().step_by(step);
-                    tile.iter_mut().skip(r).step_by(height).zip(row).for_each(|(slot, value)| *slot = *value);
+                    tile.iter_mut()
+                        .skip(r)
+                        .step_by(height)
+                        .zip(row)
+                        .for_each(|(slot, value)| *slot = *value);
                 }
             }
+        }
+    }
+
+    /// Packs the rows of `k` values that start at `offsets`.
+    pub fn gathered(a: &[f32], offsets: &[usize], k: usize) -> Self {
+        let mut data = vec![0.0; offsets.len() * k];
+        for (first, height) in heights(offsets.len()) {
+            let tile = &mut data[first * k..(first + height) * k];
+            for (r, from) in offsets[first..first + height].iter().enumerate() {
+                let row = &a[*from..from + k];
+                tile.iter_mut()
+                    .skip(r)
+                    .step_by(height)
+                    .zip(row)
+                    .for_each(|(slot, value)| *slot = *value);
+            }
+        }
+        Self {
+            rows: offsets.len(),
+            k,
+            data,
+        }
+    }
+
+    /// Packs the transpose of the rows of `width` values that start at `offsets`: `width` rows of
+    /// `offsets.len()` values.
+    pub fn transposed(a: &[f32], offsets: &[usize], width: usize) -> Self {
+        let k = offsets.len();
+        let mut data = vec![0.0; width * k];
+        for (first, height) in heights(width) {
+            let tile = &mut data[first * k..(first + height) * k];
+            for (slots, from) in tile.chunks_exact_mut(height).zip(offsets) {
+                slots.copy_from_slice(&a[from + first..from + first + height]);
+            }
+        }
+        Self {
+            rows: width,
+            k,
+            data,
         }
     }
 
