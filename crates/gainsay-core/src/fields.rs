@@ -4,6 +4,7 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
 
 use crate::record::{Message, Prompt};
 
@@ -92,6 +93,44 @@ macro_rules! record_fields {
 }
 
 pub(crate) use record_fields;
+
+impl<'de> Deserialize<'de> for Message {
+    /// A turn is its role and its content. Anything more (tool calls, names) would change what the
+    /// model sees, so it is refused rather than dropped; null is nothing.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Turn;
+
+        impl<'de> Visitor<'de> for Turn {
+            type Value = Message;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a turn {\"role\", \"content\"}")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Message, A::Error> {
+                let (mut role, mut content) = (None, None);
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "role" => role = Some(map.next_value()?),
+                        "content" => content = Some(map.next_value()?),
+                        _ if map.next_value::<Value>()?.is_null() => {}
+                        _ => {
+                            return Err(A::Error::custom(format!(
+                                "a turn has a role and a content only: remove `{key}`"
+                            )));
+                        }
+                    }
+                }
+                Ok(Message {
+                    role: role.ok_or_else(|| A::Error::missing_field("role"))?,
+                    content: content.ok_or_else(|| A::Error::missing_field("content"))?,
+                })
+            }
+        }
+
+        deserializer.deserialize_map(Turn)
+    }
+}
 
 impl<'de> Deserialize<'de> for Prompt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

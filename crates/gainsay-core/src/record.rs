@@ -13,7 +13,7 @@ pub const SCHEMA: u32 = 1;
 pub type Extra = Map<String, Value>;
 
 /// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Message {
     /// `system`, `user` or `assistant`.
     pub role: String,
@@ -288,12 +288,15 @@ pub struct PreferenceSide {
     /// The tokens as sampled, turn end included. Where present they override `text`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_ids: Option<Vec<u32>>,
+    /// Why it ended; without token ids, `length` means that no turn end is appended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finish: Option<Finish>,
     /// Fields that this build does not know (index, gold).
     #[serde(flatten)]
     pub extra: Extra,
 }
 
-record_fields!(PreferenceSide { text: required, token_ids: optional });
+record_fields!(PreferenceSide { text: required, token_ids: optional, finish: optional });
 
 /// One answered comparison.
 #[derive(Clone, Debug, PartialEq, Serialize)]

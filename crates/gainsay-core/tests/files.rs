@@ -280,6 +280,23 @@ fn values_that_contradict_each_other() {
 }
 
 #[test]
+fn turns_with_more_than_role_and_content() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |more: &str| P1.replace("\"Hi\"}", &format!("\"Hi\",{more}}}"));
+    assert_eq!(
+        refusal::<PromptRecord>(&folder, "a.jsonl", with(r#""tool_calls":[{"id":1}]"#)),
+        "a.jsonl:1: not a prompt record: prompt[1]: a turn has a role and a content only: remove \
+         `tool_calls`"
+    );
+    let empty = put(&folder, "b.jsonl", with(r#""name":null"#));
+    let plain = put(&folder, "c.jsonl", P1);
+    assert_eq!(
+        files::read_all::<PromptRecord>(&empty).unwrap(),
+        files::read_all::<PromptRecord>(&plain).unwrap()
+    );
+}
+
+#[test]
 fn records_of_another_kind() {
     let folder = tempfile::tempdir().unwrap();
     let selection = r#"{"schema":1,"id":"p/0-1","prompt_id":"p","prompt":"q","first":{"index":0,"text":"a"},"second":{"index":1,"text":"b"},"strategy":"random","rank":0,"why":{"k":0.5,"pacs_first":1.0,"pacs_second":-1.0},"flags":[]}"#;
