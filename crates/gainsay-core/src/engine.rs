@@ -83,7 +83,7 @@ impl<'a> ScoreItem<'a> {
 
     /// The item of one side of a preference under its prompt.
     pub fn side(prompt: &'a Prompt, side: &'a PreferenceSide) -> Self {
-        Self { prompt, text: &side.text, token_ids: side.token_ids.as_deref(), finish: None }
+        Self { prompt, text: &side.text, token_ids: side.token_ids.as_deref(), finish: side.finish }
     }
 }
 
