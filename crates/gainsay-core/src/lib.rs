@@ -5,13 +5,16 @@
 //! - [`engine`]: the traits that samplers, scorers, reward functions and oracles implement.
 //! - [`files`]: record files, read and written as streams.
 //! - [`import`]: other tools' files as records.
+//! - [`conflict`]: where a reward model and a policy contradict each other.
 //! - [`rng`]: random numbers keyed on what they are for.
 //! - [`stats`]: moments, intervals, bootstrap and AUROC on plain slices.
 
+pub mod conflict;
 pub mod engine;
 mod fields;
 pub mod files;
 pub mod import;
+mod names;
 pub mod record;
 pub mod rng;
 pub mod stats;
