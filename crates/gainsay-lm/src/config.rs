@@ -1,6 +1,14 @@
 //! What a transformer looks like, whatever file it came from.
 
+pub mod gguf;
+pub mod json;
+
 use std::fmt;
+use std::path::Path;
+
+pub use json::{HfConfig, Task};
+
+use crate::error::LmError;
 
 /// Families whose layers this crate computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,4 +93,30 @@ pub struct ModelConfig {
     pub activation: Activation,
     /// Longest sequence that the model was made for.
     pub max_positions: usize,
+}
+
+/// Checks that the numbers fit together; `file` is where they came from.
+pub(crate) fn validate(config: &ModelConfig, file: &Path) -> Result<(), LmError> {
+    let c = config;
+    let fail = |problem: String| Err(LmError::config(file, problem));
+    if c.num_heads % c.num_kv_heads != 0 {
+        return fail(format!(
+            "{} query heads cannot share {} key/value heads evenly",
+            c.num_heads, c.num_kv_heads
+        ));
+    }
+    if c.rotary_dim == 0 || c.rotary_dim > c.head_dim || !c.rotary_dim.is_multiple_of(2) {
+        return fail(format!(
+            "{} of each head's {} dimensions would be rotated; an even number from 2 to {} can be",
+            c.rotary_dim, c.head_dim, c.head_dim
+        ));
+    }
+    if let Some(scaling) = c.rope_scaling
+        && scaling.high_freq_factor <= scaling.low_freq_factor
+    {
+        return fail(
+            "rope scaling: `high_freq_factor` must be larger than `low_freq_factor`".to_owned(),
+        );
+    }
+    Ok(())
 }

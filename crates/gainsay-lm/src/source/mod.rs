@@ -1,0 +1,195 @@
+//! From what the user writes for a model to a loaded one.
+
+mod default_model;
+mod hub;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::LmError;
+use crate::model::{Adapter, Backbone};
+use crate::tiny;
+use crate::tokenizer::Tokenizer;
+use crate::weights::gguf::GgufFile;
+use crate::weights::peft::PeftConfig;
+use crate::weights::{digest, hf, peft};
+
+pub use default_model::{DEFAULT_MODEL, default_model_path};
+
+/// A model with everything that came with it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The transformer; of an adapter folder, the base model's.
+    pub backbone: Arc<Backbone>,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// LoRA factors, of an adapter folder.
+    pub adapter: Option<Adapter>,
+    /// The scalar reward head, `[hidden]`, where the files hold one.
+    pub head: Option<Vec<f32>>,
+    /// `<name>@sha256:<12 hexadecimal digits>`, over everything that computes: the name is the
+    /// folder's or file's own, so that moving it changes nothing.
+    pub identity: String,
+    /// What the user wrote.
+    pub spec: String,
+}
+
+/// Loads a model: a folder (Hugging Face layout, or a PEFT adapter, whose base is loaded too), a
+/// `.gguf` file, `hf:org/name[@rev]`, `smollm2-135m` (the default model) or `tiny-random[:seed]`.
+pub fn load(spec: &str) -> Result<Loaded, LmError> {
+    load_within(spec, Path::new(""), 0)
+}
+
+/// `relative_to` is tried first for relative paths; `depth` counts adapters on the way.
+fn load_within(spec: &str, relative_to: &Path, depth: usize) -> Result<Loaded, LmError> {
+    let no_model = |problem: &str| LmError::NoModel {
+        spec: spec.to_owned(),
+        problem: problem.to_owned(),
+    };
+    if spec.is_empty() {
+        return Err(no_model(
+            "give a folder, a .gguf file, hf:org/name, or smollm2-135m",
+        ));
+    }
+    if spec.starts_with("http://") || spec.starts_with("https://") {
+        return Err(no_model(
+            "remote engines come with gainsay-remote; give a local model",
+        ));
+    }
+    if spec == DEFAULT_MODEL {
+        return load_gguf(&default_model_path()?, spec, spec);
+    }
+    if let Some(seed) = tiny::parse_spec(spec) {
+        return tiny::loaded(seed?, spec);
+    }
+    if let Some(id) = spec.strip_prefix("hf:") {
+        return load_path(
+            &hub::fetch(id)?,
+            spec,
+            spec.trim_start_matches("hf:"),
+            depth,
+        );
+    }
+    let path = match resolve(spec, relative_to) {
+        Some(path) => path,
+        None if depth > 0 && hub::looks_like_id(spec) => {
+            return load_path(&hub::fetch(spec)?, spec, spec, depth);
+        }
+        None => {
+            return Err(no_model(
+                "there is no such folder or file; give a folder, a .gguf file, hf:org/name, or smollm2-135m",
+            ));
+        }
+    };
+    let name = path.canonicalize().unwrap_or_else(|_| path.clone());
+    let name = name
+        .file_name()
+        .unwrap_or(name.as_os_str())
+        .to_string_lossy()
+        .into_owned();
+    load_path(&path, spec, &name, depth)
+}
+
+fn resolve(spec: &str, relative_to: &Path) -> Option<PathBuf> {
+    [relative_to.join(spec), PathBuf::from(spec)]
+        .into_iter()
+        .find(|path| path.exists())
+}
+
+fn load_path(path: &Path, spec: &str, name: &str, depth: usize) -> Result<Loaded, LmError> {
+    if path.is_file() {
+        return match path
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+        {
+            true => load_gguf(path, spec, name),
+            false => Err(LmError::NoModel {
+                spec: spec.to_owned(),
+                problem: "a file must be a .gguf; for other formats give the model's folder"
+                    .to_owned(),
+            }),
+        };
+    }
+    if path.join("adapter_config.json").is_file() {
+        return load_adapter(path, spec, name, depth);
+    }
+    let model = hf::read(path)?;
+    let tokenizer = Tokenizer::from_folder(path)?;
+    finish(model.backbone, tokenizer, model.head, spec, name)
+}
+
+fn load_gguf(path: &Path, spec: &str, name: &str) -> Result<Loaded, LmError> {
+    let mut file = GgufFile::open(path)?;
+    let tokenizer = Tokenizer::from_gguf(&file)?;
+    finish(file.backbone()?, tokenizer, None, spec, name)
+}
+
+fn finish(
+    backbone: Backbone,
+    tokenizer: Tokenizer,
+    head: Option<Vec<f32>>,
+    spec: &str,
+    name: &str,
+) -> Result<Loaded, LmError> {
+    check_vocabulary(&backbone, &tokenizer, spec)?;
+    let identity = identity(name, &backbone.digest);
+    Ok(Loaded {
+        backbone: Arc::new(backbone),
+        tokenizer,
+        adapter: None,
+        head,
+        identity,
+        spec: spec.to_owned(),
+    })
+}
+
+fn load_adapter(dir: &Path, spec: &str, name: &str, depth: usize) -> Result<Loaded, LmError> {
+    let config = PeftConfig::read(dir)?;
+    let fail = |problem: String| LmError::adapter(&config.path, problem);
+    if depth > 0 {
+        return Err(fail(
+            "its base is an adapter again; merge that one into its own base first".to_owned(),
+        ));
+    }
+    let base = load_within(&config.base, dir, depth + 1).map_err(|e| match e {
+        LmError::NoModel { spec, problem } => fail(format!(
+            "the base model `{spec}` cannot be loaded: {problem}"
+        )),
+        other => other,
+    })?;
+    let model = peft::read(dir, &config, &base.backbone)?;
+    let tokenizer = match dir.join("tokenizer.json").is_file() {
+        true => Tokenizer::from_folder(dir)?,
+        false => base.tokenizer,
+    };
+    check_vocabulary(&base.backbone, &tokenizer, spec)?;
+    let digest = digest::combine([base.backbone.digest.as_str(), &model.digest]);
+    Ok(Loaded {
+        tokenizer,
+        adapter: Some(model.adapter),
+        head: model.head.or(base.head),
+        identity: identity(name, &digest),
+        spec: spec.to_owned(),
+        backbone: base.backbone,
+    })
+}
+
+fn identity(name: &str, digest: &str) -> String {
+    format!("{name}@sha256:{}", digest::short(digest))
+}
+
+/// Every id that the tokenizer can produce needs a row in the embedding.
+fn check_vocabulary(backbone: &Backbone, tokenizer: &Tokenizer, spec: &str) -> Result<(), LmError> {
+    let (rows, ids) = (backbone.config.vocab_size, tokenizer.vocab_size());
+    if ids <= rows {
+        return Ok(());
+    }
+    let problem = format!(
+        "its tokenizer has ids up to {}, its embedding only {rows} rows: they do not belong together",
+        ids - 1
+    );
+    Err(LmError::NoModel {
+        spec: spec.to_owned(),
+        problem,
+    })
+}
