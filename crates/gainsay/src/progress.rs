@@ -103,6 +103,11 @@ impl Progress {
         }
     }
 
+    /// The bar stands at `units` done.
+    pub fn reach(&mut self, units: u64) {
+        self.bar.set_position(units);
+    }
+
     /// A word beside the bar.
     pub fn say(&self, message: String) {
         self.bar.set_message(message);

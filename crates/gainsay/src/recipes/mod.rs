@@ -6,6 +6,7 @@ pub mod feedback;
 pub mod sample;
 pub mod score;
 pub mod select;
+pub mod text;
 pub mod train_policy;
 pub mod train_reward;
 mod units;

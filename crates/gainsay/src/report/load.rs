@@ -220,7 +220,7 @@ pub fn load(dir: &Path) -> Result<ReportData, ReportError> {
     if data.pools.is_empty() {
         loader.absent("round-1/pool/conflicts.jsonl");
     }
-    data.differences = loader.comparison();
+    data.differences = loader.json(COMPARISON).unwrap_or_default();
     data.missing = loader.missing;
     Ok(data)
 }
@@ -427,21 +427,5 @@ impl Loader<'_> {
         arm.steps = self.lines(&file("policy-train.jsonl"));
         arm.evaluation = self.json(&file("evaluation.json"));
         arm
-    }
-
-    /// `comparison.json`: the differences alone, or under `differences`.
-    fn comparison(&mut self) -> Vec<Difference> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Comparison {
-            Bare(Vec<Difference>),
-            Wrapped { differences: Vec<Difference> },
-        }
-        match self.json(COMPARISON) {
-            Some(Comparison::Bare(differences) | Comparison::Wrapped { differences }) => {
-                differences
-            }
-            None => Vec::new(),
-        }
     }
 }

@@ -3,7 +3,7 @@
 use super::charts::{Frame, axes, plot, stretched};
 use super::measures::ends;
 use super::pool::{Dot, Pool, RegionTally, Tally};
-use super::tables::{Table, absent};
+use super::tables::{Column, Table, absent};
 use super::text::{count, escape, percent, plural};
 
 /// How a dot is drawn: in this order, so that mistakes lie on top.
@@ -115,19 +115,29 @@ fn regions(frame: &Frame, side: f64, delta: f64) -> String {
 
 /// The regions' names, on top of the dots, with a halo.
 fn names() -> String {
-    let name = |x: &str, y: &str, anchor: &str, lines: [(&str, &str); 2]| {
+    let corner = |x: &str, y: &str, anchor: &str, lines: &[(&str, &str, &str)]| {
         lines
             .iter()
-            .map(|(class, (dy, words))| (class, dy, words))
-            .map(|(class, dy, words)| {
+            .map(|(dy, class, words)| {
                 format!(
                     r#"<text class="halo {class}" x="{x}" y="{y}" dy="{dy}" text-anchor="{anchor}">{words}</text>"#
                 )
             })
             .collect::<String>()
     };
-    let _ = name;
-    String::new()
+    let over = [
+        ("1.6em", "name", "Over-valued"),
+        ("2.95em", "", "the reward model likes"),
+        ("4.2em", "", "what the policy finds unlikely"),
+    ];
+    let under = [
+        ("-3.5em", "name", "Under-valued"),
+        ("-2.15em", "", "the reward model dislikes"),
+        ("-.9em", "", "what the policy finds likely"),
+    ];
+    corner("1.5%", "0", "start", &over)
+        + &corner("98.5%", "100%", "end", &under)
+        + &corner("98.5%", "0", "end", &[("1.6em", "name", "Agreement")])
 }
 
 /// The map's legend.
@@ -181,17 +191,18 @@ pub fn caption(pool: &Pool) -> String {
 /// What lies in each region and how often the reward model is wrong there.
 pub fn region_table(pool: &Pool, delta: f64, arms: &[&str]) -> String {
     let gold = pool.pairs.pairs > 0;
-    let mut heads = vec!["Region".to_string(), "Completions".into()];
+    let mut columns = vec![Column::number("Completions")];
     if gold {
-        heads.push("Pairs misordered".into());
+        columns.push(Column::number("Pairs misordered"));
     }
-    heads.extend(arms.iter().map(|arm| format!("Sent by {}", escape(arm))));
-    let mut table = Table::new(
-        "Region by region",
+    columns.extend(arms.iter().map(|arm| Column::number(&format!("Sent by {}", escape(arm)))));
+    let note = if gold {
         "Share of the pairs with different gold that the reward model misorders: mean over \
-         prompts, with its 95 % interval.",
-        &heads,
-    );
+         prompts, with its 95 % interval."
+    } else {
+        "No completion has a gold reward, so mistakes of the reward model cannot be counted."
+    };
+    let mut table = Table::new("Region by region", note, "", "Region", columns);
     let rows = [
         ("Over-valued", format!("PACS ≥ {delta}: the reward model likes what the policy finds unlikely")),
         ("Agreement", format!("|PACS| &lt; {delta}")),

@@ -1,0 +1,109 @@
+//! scored -> conflicts: where reward and log-prob contradict each other. Memory does not grow
+//! with the file.
+
+use std::path::Path;
+
+use gainsay_core::conflict::{
+    Annotator, ConflictOptions, ConventionCheck, DatasetMoments, LogpKind, Scope, Summary, SummaryBuilder, Top, TopEntry,
+};
+use gainsay_core::files::{Reader, Writer};
+use gainsay_core::record::PromptRecord;
+use gainsay_core::rng::Key;
+
+use super::text;
+use crate::error::{Error, Result};
+use crate::interrupt;
+
+/// What a scored file shows.
+pub struct Found {
+    /// Means, intervals, histogram, correlations.
+    pub summary: Summary,
+    /// The strongest conflicts, worst first.
+    pub top: Vec<TopEntry>,
+}
+
+/// Measures every prompt of a file; with `out` also writes the records with their measures.
+/// Keeps the `top` strongest conflicts.
+///
+/// # Errors
+/// Bad records, a file without rewards or log-probs, mixed conventions (file and line are named),
+/// no prompt that can be ranked, Ctrl-C.
+pub fn conflicts(input: &Path, out: Option<&Path>, options: &ConflictOptions, top: usize) -> Result<Found> {
+    let mut annotator = Annotator::new(*options);
+    let mut conventions = ConventionCheck::scores();
+    let mut summary = SummaryBuilder::new(*options);
+    let mut strongest = Top::new(top);
+    let mut writer = out.map(Writer::<PromptRecord>::create).transpose()?;
+    let mut reader = Reader::<PromptRecord>::open(input)?.unique_ids();
+    while let Some(record) = reader.next() {
+        interrupt::check()?;
+        let mut record = record?;
+        let at = |what: String| Error::Input(format!("{}{}: {what}", input.display(), reader.at()));
+        conventions.see(&record).map_err(|e| at(e.to_string()))?;
+        let outcome = annotator.annotate(&mut record).map_err(|e| at(e.to_string()))?;
+        summary.see(&record, &outcome);
+        if let Ok(conflict) = &outcome {
+            strongest.see(&record, conflict);
+        }
+        if let Some(writer) = &mut writer {
+            writer.write(&record)?;
+        }
+    }
+    let summary = summary.finish(Key::new(0, "conflicts"));
+    if summary.all_degenerate() {
+        return Err(Error::Input(format!("{}: {}", input.display(), nothing_to_rank(&summary))));
+    }
+    writer.map(Writer::finish).transpose()?;
+    Ok(Found { summary, top: strongest.into_sorted() })
+}
+
+/// Mean and std of the whole file, for `--scope dataset`: a first pass over it.
+pub fn dataset_scope(input: &Path, kind: LogpKind) -> Result<Scope> {
+    let mut moments = DatasetMoments::default();
+    for record in Reader::<PromptRecord>::open(input)? {
+        moments.see(&record?, kind);
+    }
+    Ok(Scope::Dataset(moments))
+}
+
+/// Why no prompt has a conflict measure.
+fn nothing_to_rank(summary: &Summary) -> String {
+    let d = &summary.degenerate;
+    format!(
+        "no prompt can be ranked: of {} prompts, {} have fewer than 2 completions, {} lack a reward or log-prob, \
+         {} have one that is not finite, {} have equal rewards, {} have equal log-probs; \
+         sample at least 2 completions a prompt (-n) and score them",
+        summary.prompts, d.too_few, d.missing_value, d.non_finite, d.constant_reward, d.constant_logp
+    )
+}
+
+/// The strongest conflicts as text for people.
+pub fn render_top(top: &[TopEntry]) -> String {
+    let mut out = String::new();
+    for (rank, entry) in top.iter().enumerate() {
+        let record = &entry.record;
+        out.push_str(&format!(
+            "\n{}. {}  K {:.3}, tau-b {:+.3}, mean |PACS| {:.2}\n   prompt: {}\n",
+            rank + 1,
+            text::one_line(&record.id, 80),
+            entry.conflict.k,
+            entry.conflict.tau_b,
+            entry.conflict.mean_abs_pacs,
+            text::one_line(&record.prompt.display(), 300),
+        ));
+        let mut ranked: Vec<_> = record.completions.iter().filter_map(|c| Some((c.pacs?, c))).collect();
+        ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let ends = [("over-valued", ranked.first()), ("under-valued", ranked.last())];
+        for (what, end) in ends {
+            if let Some((pacs, completion)) = end {
+                out.push_str(&format!(
+                    "   {what} (PACS {pacs:+.2}, reward {}, log-prob {}): {}\n",
+                    text::number(completion.reward),
+                    text::number(completion.logp),
+                    text::one_line(&completion.text, 300),
+                ));
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,180 @@
+//! preferences -> reward model.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use gainsay_core::files;
+use gainsay_core::record::PreferenceRecord;
+use gainsay_lm::LmError;
+use gainsay_lm::config::ModelConfig;
+use gainsay_lm::model::{AdapterConfig, Trainable};
+use gainsay_lm::save::{Provenance, save_reward_model};
+use gainsay_lm::train::{self, RewardMethod, RewardTrainOptions, RewardTrainReport, TrainEvent};
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::interrupt;
+use crate::models;
+use crate::progress::{Figures, Progress};
+use crate::run::directory::{file_digest, write_json};
+use crate::run::recipe::Recipe;
+
+/// How a reward model is trained; what is `None` keeps the method's default.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What is trained.
+    pub method: RewardMethod,
+    /// Passes over the pairs.
+    pub epochs: usize,
+    /// Pairs an optimizer step.
+    pub batch: usize,
+    /// Peak learning rate.
+    pub lr: Option<f64>,
+    /// LoRA rank.
+    pub rank: usize,
+    /// LoRA scale numerator.
+    pub alpha: f64,
+    /// Adapt the last so many layers only; 0 adapts all.
+    pub last_layers: usize,
+    /// Weight of (r1 + r2)^2.
+    pub center: f64,
+    /// Longest sequence; the prompt's left is cut.
+    pub max_tokens: usize,
+    /// Share of the prompts whose pairs are held out.
+    pub heldout: f64,
+    /// Run seed.
+    pub seed: u64,
+}
+
+impl Options {
+    /// The options of a recipe; nothing is held out, as the recipe's gold reward judges.
+    pub fn of_recipe(recipe: &Recipe) -> Self {
+        let wanted = &recipe.reward;
+        let method = match wanted.method.as_str() {
+            "head" => RewardMethod::Head,
+            "full" => RewardMethod::Full,
+            _ => RewardMethod::Lora,
+        };
+        Self {
+            method,
+            epochs: wanted.epochs,
+            batch: wanted.batch,
+            lr: Some(wanted.lr),
+            rank: wanted.rank,
+            alpha: wanted.alpha,
+            last_layers: wanted.last_layers,
+            center: wanted.center,
+            max_tokens: wanted.max_tokens,
+            heldout: 0.0,
+            seed: recipe.seed,
+        }
+    }
+
+    fn resolve(&self, config: &ModelConfig) -> RewardTrainOptions {
+        let mut options = RewardTrainOptions::new(self.method, config.family);
+        options.adapter = adapter(options.adapter, self.rank, self.alpha, self.last_layers, config.num_layers);
+        options.epochs = self.epochs as u32;
+        options.batch_pairs = self.batch;
+        options.lr = self.lr.unwrap_or(options.lr);
+        options.center = self.center;
+        options.settings.max_tokens = self.max_tokens;
+        options.heldout = self.heldout;
+        options.seed = self.seed;
+        options
+    }
+}
+
+/// A family's adapter with the user's rank, scale and layers.
+pub fn adapter(default: AdapterConfig, rank: usize, alpha: f64, last_layers: usize, num_layers: usize) -> AdapterConfig {
+    let layers = (last_layers > 0).then(|| (num_layers.saturating_sub(last_layers)..num_layers).collect());
+    AdapterConfig { rank, alpha, layers, ..default }
+}
+
+/// Trains a reward model on the preferences of several files and saves it in `out`; with
+/// `report` also writes the training report without its wall-clock values.
+///
+/// # Errors
+/// Files or models that cannot be read, no usable pair, a loss that is not finite, Ctrl-C.
+pub fn train_reward(from: &str, inputs: &[PathBuf], out: &Path, report: Option<&Path>, options: &Options) -> Result<Figures> {
+    let mut pairs: Vec<PreferenceRecord> = Vec::new();
+    for path in inputs {
+        pairs.extend(files::read_preferences(path)?);
+    }
+    let base = models::load(from)?;
+    let identity = base.identity.clone();
+    let resolved = options.resolve(&base.backbone.config);
+    let (model, done) = with_progress("train reward", |progress| train::train_reward(base, &pairs, &resolved, progress))?;
+    let provenance = provenance(&identity, inputs, &resolved, &done)?;
+    save_reward_model(out, &model, &trainable(options.method), &provenance)?;
+    if let Some(path) = report {
+        let mut value = serde_json::to_value(&done).map_err(|e| Error::Run(e.to_string()))?;
+        value.as_object_mut().map(|fields| fields.remove("cost"));
+        write_json(path, &value)?;
+    }
+    eprint!("{}", accuracy_line(&done));
+    Ok(Figures::of("train reward", done.cost.tokens, done.cost.seconds))
+}
+
+fn trainable(method: RewardMethod) -> Trainable {
+    match method {
+        RewardMethod::Head => Trainable::Head,
+        RewardMethod::Lora => Trainable::Lora,
+        RewardMethod::Full => Trainable::Full,
+    }
+}
+
+fn accuracy_line(report: &RewardTrainReport) -> String {
+    let heldout = report.epochs.last().and_then(|epoch| epoch.heldout.as_ref());
+    match heldout.and_then(|h| Some((h.accuracy?, h.pairs))) {
+        Some((accuracy, pairs)) => format!("held-out accuracy {accuracy:.3} on {pairs} pairs\n"),
+        None => String::new(),
+    }
+}
+
+fn provenance(identity: &str, inputs: &[PathBuf], options: &RewardTrainOptions, report: &RewardTrainReport) -> Result<Provenance> {
+    let name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let data = inputs
+        .iter()
+        .map(|path| Ok(format!("{}@sha256:{}", name(path), file_digest(path)?)))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Provenance {
+        method: format!("reward-{:?}", options.method).to_lowercase(),
+        base: identity.into(),
+        options: json!({
+            "epochs": options.epochs, "batch_pairs": options.batch_pairs, "lr": options.lr,
+            "warmup": options.warmup, "clip": options.clip, "center": options.center,
+            "heldout": options.heldout, "max_tokens": options.settings.max_tokens,
+            "rank": options.adapter.rank, "alpha": options.adapter.alpha, "layers": options.adapter.layers,
+        }),
+        data,
+        seed: options.seed,
+        results: json!({ "pairs": report.pairs, "epochs": report.epochs }),
+    })
+}
+
+/// Runs training behind a bar of optimizer steps; Ctrl-C breaks it off after the current one.
+pub fn with_progress<T>(
+    stage: &str,
+    work: impl FnOnce(&mut dyn FnMut(&TrainEvent) -> ControlFlow<()>) -> std::result::Result<T, LmError>,
+) -> Result<T> {
+    let mut bar: Option<Progress> = None;
+    let mut tell = |event: &TrainEvent| {
+        let (step, steps, message) = match event {
+            TrainEvent::RewardStep(s) => (s.step, s.steps, format!("loss {:.3}", s.loss)),
+            TrainEvent::PolicyStep(s) => {
+                (s.step, s.steps, format!("reward {:+.3}, KL {:.2} nats, {:.0} tokens long", s.reward, s.kl_k3, s.length))
+            }
+            TrainEvent::Epoch(_) => return ControlFlow::Continue(()),
+        };
+        let bar = bar.get_or_insert_with(|| Progress::new(stage, u64::from(steps), "steps"));
+        bar.reach(u64::from(step));
+        bar.say(message);
+        if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let result = work(&mut tell);
+    if let Some(bar) = bar {
+        bar.finish();
+    }
+    interrupt::check()?;
+    Ok(result?)
+}
