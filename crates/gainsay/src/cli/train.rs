@@ -26,6 +26,16 @@ pub enum RewardMethod {
     Full,
 }
 
+impl From<RewardMethod> for gainsay_lm::train::RewardMethod {
+    fn from(method: RewardMethod) -> Self {
+        match method {
+            RewardMethod::Head => Self::Head,
+            RewardMethod::Lora => Self::Lora,
+            RewardMethod::Full => Self::Full,
+        }
+    }
+}
+
 /// `gainsay train reward`.
 #[derive(Args, Debug)]
 pub struct TrainRewardArgs {

@@ -4,3 +4,34 @@ pub mod measure;
 pub mod types;
 
 pub use types::{Difference, Evaluation, Metrics, PromptMetrics, Verdict};
+
+impl Evaluation {
+    /// The figures as lines of text for people.
+    pub fn render(&self) -> String {
+        let m = &self.metrics;
+        let rows = [
+            ("gold reward", &m.gold_reward, ""),
+            ("proxy reward", &m.proxy_reward, ""),
+            ("win rate", &m.win_rate, "ties 1/2, against the base policy by gold"),
+            ("mean |PACS|", &m.mean_abs_pacs, "log-probs of the base policy"),
+            ("Kendall distance K", &m.kendall_tau_distance, "log-probs of the base policy"),
+            ("mean |PACS|, own", &m.mean_abs_pacs_own, "log-probs of the policy itself"),
+            ("Kendall distance, own", &m.kendall_tau_distance_own, "log-probs of the policy itself"),
+            ("KL", &m.kl, "nats a sequence, k3 at temperature 1"),
+            ("length", &m.length, "tokens"),
+            ("-log-prob a token", &m.nll_per_token, "nats"),
+            ("reward accuracy", &m.reward_accuracy, "pairs ordered as gold does"),
+        ];
+        let mut out = format!(
+            "policy                 {}\nprompts                {} x {} completions at temperature {}\n",
+            self.policy, self.prompts, self.completions_per_prompt, self.temperature
+        );
+        for (name, interval, note) in rows {
+            if let Some(interval) = interval {
+                out.push_str(format!("{name:<23}{interval:.3}  {note}").trim_end());
+                out.push('\n');
+            }
+        }
+        out
+    }
+}

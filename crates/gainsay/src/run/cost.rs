@@ -34,6 +34,16 @@ pub struct Speeds {
     pub train: f64,
 }
 
+/// What the minutes of `--dry-run` are estimated with: measured with [`REFERENCE_MODEL`] on 2
+/// cores with AVX-512 (LOG.md).
+pub const REFERENCE_SPEEDS: Speeds = Speeds { sample: 500.0, score: 1200.0, train: 600.0 };
+
+/// The model of [`REFERENCE_SPEEDS`].
+pub const REFERENCE_MODEL: &str = "smollm2-135m in f32";
+
+/// Peak memory of the demo, GiB.
+pub const REFERENCE_GIB: f64 = 3.0;
+
 impl Cost {
     /// Seconds at the given speeds.
     pub fn seconds(&self, speeds: &Speeds) -> f64 {

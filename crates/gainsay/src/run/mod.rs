@@ -251,7 +251,7 @@ impl Run<'_> {
 }
 
 /// Reads a JSON file that an earlier stage wrote.
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let fault = |what: String| Error::Run(format!("{}: {what}; remove it and run again", path.display()));
     let text = std::fs::read_to_string(path).map_err(|e| fault(format!("cannot be read: {e}")))?;
     serde_json::from_str(&text).map_err(|e| fault(format!("is damaged: {e}")))

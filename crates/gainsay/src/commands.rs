@@ -1,0 +1,294 @@
+//! From the command line as typed to a stage. stdout is data, stderr is talk.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use gainsay_core::conflict::{Compat, ConflictOptions, LogpKind, Scope};
+use gainsay_core::engine::{Decoding, LogProb as _, RewardFn};
+use gainsay_core::files;
+use gainsay_core::record::PromptRecord;
+use serde_json::{Value, json};
+
+use crate::cli::{self, Command, DecodingArgs, LogpArg, ScopeArg, TrainCommand};
+use crate::error::{Error, Result};
+use crate::models::{self, ModelOptions};
+use crate::progress::{Figures, human_seconds};
+use crate::recipes::evaluate::{Setting, Subject, evaluate};
+use crate::recipes::feedback::{self, Noise, Oracle};
+use crate::recipes::{conflicts, sample, score, select, train_policy, train_reward, validate};
+use crate::run;
+use crate::run::cost;
+use crate::run::recipe::Recipe;
+
+/// Runs a subcommand.
+pub fn dispatch(command: Command) -> Result<()> {
+    match command {
+        Command::Demo(args) => demo(&args),
+        Command::Run(args) => run_recipe(&args),
+        Command::Sample(args) => sample_command(&args),
+        Command::Score(args) => score_command(&args),
+        Command::Conflicts(args) => conflicts_command(&args),
+        Command::Select(args) => select_command(&args),
+        Command::Feedback(args) => feedback_command(&args),
+        Command::Validate(args) => validate_command(&args),
+        Command::Train(TrainCommand::Reward(args)) => train_reward_command(&args),
+        Command::Train(TrainCommand::Policy(args)) => train_policy_command(&args),
+        Command::Evaluate(args) => evaluate_command(&args),
+        Command::Report(args) => report_command(&args),
+    }
+}
+
+fn demo(args: &cli::DemoArgs) -> Result<()> {
+    whole_loop(&run::demo::recipe(args.quick), &args.out, args.threads, args.dry_run)
+}
+
+fn run_recipe(args: &cli::RunArgs) -> Result<()> {
+    let recipe = Recipe::read(&args.recipe)?;
+    let name = args.recipe.file_stem().unwrap_or_default();
+    let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
+    whole_loop(&recipe, &out, args.threads, args.dry_run)
+}
+
+fn whole_loop(recipe: &Recipe, out: &Path, threads: usize, dry_run: bool) -> Result<()> {
+    let threads = models::threads(threads);
+    if dry_run {
+        return print_cost(recipe);
+    }
+    let report = run::run(recipe, out, threads).map_err(|error| match error {
+        Error::Interrupted(_) => {
+            Error::Interrupted(format!("stopped by Ctrl-C. The same command goes on where it stopped: {}", out.display()))
+        }
+        other => other,
+    })?;
+    eprintln!("the report: {}", report.display());
+    print(&format!("{}\n", report.display()))
+}
+
+fn print_cost(recipe: &Recipe) -> Result<()> {
+    let cost = cost::count(recipe)?;
+    print(&format!(
+        "completions     {}\nlabels          {}\nsampled tokens  {}\nscored tokens   {}\ntrained tokens  {}\n\
+         time            about {} with {} on 2 cores with AVX-512\nmemory          about {:.1} GiB\n",
+        cost.completions,
+        cost.labels,
+        cost.sampled_tokens,
+        cost.scored_tokens,
+        cost.trained_tokens,
+        human_seconds(cost.seconds(&cost::REFERENCE_SPEEDS)),
+        run::cost::REFERENCE_MODEL,
+        cost::REFERENCE_GIB,
+    ))
+}
+
+fn decoding(args: &DecodingArgs, seed: u64, ignore_eos: bool, purpose: &str) -> Decoding {
+    Decoding {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        max_new_tokens: args.max_new_tokens,
+        ignore_eos,
+        seed,
+        purpose: purpose.into(),
+        ..Decoding::default()
+    }
+}
+
+fn sample_command(args: &cli::SampleArgs) -> Result<()> {
+    models::prepare(&args.model)?;
+    let options = ModelOptions { raw: args.raw, ..ModelOptions::default() };
+    let policy = models::policy(&args.policy, &options)?;
+    let decoding = decoding(&args.decoding, args.seed, args.ignore_eos, "rollout");
+    let figures = sample::sample(&policy, &args.prompts, &args.out, args.decoding.n, &decoding)?;
+    print_figures(args.json, &figures, json!({ "out": args.out }))
+}
+
+fn score_command(args: &cli::ScoreArgs) -> Result<()> {
+    models::prepare(&args.model)?;
+    let options = ModelOptions { raw: args.raw, truncate: args.truncate, ..ModelOptions::default() };
+    let policy = args.policy.as_deref().map(|spec| models::policy(spec, &options)).transpose()?;
+    let reward = args.reward.as_deref().map(|spec| models::reward(spec, &options)).transpose()?;
+    let gold = args.gold.as_deref().map(|spec| models::reward(spec, &options)).transpose()?;
+    let scorers = score::Scorers {
+        policy: policy.as_ref().map(|p| p as _),
+        reward: reward.as_ref().map(|r| r as _),
+        gold: gold.as_ref().map(|g| g as _),
+    };
+    let figures = score::score(scorers, &args.input, &args.out)?;
+    let truncated = policy.as_ref().map_or(0, |p| p.counters().truncated())
+        + [&reward, &gold].iter().filter_map(|m| m.as_ref()).map(|m| m.counters().truncated()).sum::<u64>();
+    if truncated > 0 {
+        eprintln!("{truncated} sequences were cut from the prompt's left");
+    }
+    print_figures(args.json, &figures, json!({ "out": args.out, "truncated": truncated }))
+}
+
+fn logp_kind(arg: LogpArg) -> LogpKind {
+    match arg {
+        LogpArg::Sum => LogpKind::Sum,
+        LogpArg::Mean => LogpKind::MeanPerToken,
+    }
+}
+
+fn conflict_options(input: &Path, logp: LogpArg, scope: ScopeArg, compat: Compat) -> Result<ConflictOptions> {
+    let logp = logp_kind(logp);
+    let scope = match scope {
+        ScopeArg::Prompt => Scope::Prompt,
+        ScopeArg::Dataset => conflicts::dataset_scope(input, logp)?,
+    };
+    Ok(ConflictOptions { compat, logp, scope })
+}
+
+fn conflicts_command(args: &cli::ConflictsArgs) -> Result<()> {
+    let compat = if args.compat.is_some() { Compat::Paper } else { Compat::Standard };
+    let options = conflict_options(&args.input, args.logp, args.scope, compat)?;
+    let top = args.top.unwrap_or(if args.json { 0 } else { 3 });
+    let found = conflicts::conflicts(&args.input, args.out.as_deref(), &options, top)?;
+    if args.json {
+        let mut value = to_json(&found.summary)?;
+        if args.top.is_some() {
+            value["top"] = found.top.iter().map(|entry| to_json(&entry.record)).collect::<Result<Value>>()?;
+        }
+        return print_json(&value);
+    }
+    print(&format!("{}{}", found.summary.render(), conflicts::render_top(&found.top)))
+}
+
+fn select_command(args: &cli::SelectArgs) -> Result<()> {
+    let options = select::options(args)?;
+    let (stats, _) = select::select(&args.input, &args.out, &options, &args.exclude)?;
+    if args.json { print_json(&to_json(&stats)?) } else { print(&stats.render()) }
+}
+
+fn feedback_command(args: &cli::FeedbackArgs) -> Result<()> {
+    models::prepare(&args.model)?;
+    let oracle = Oracle::parse(&args.oracle)?;
+    let noise = Noise::parse(args.noise.as_deref())?;
+    let selection = files::read_all(&args.input)?;
+    let figures = match oracle {
+        Oracle::Labels => feedback::read_labels(&selection, &noise, args.seed, &args.out)?,
+        Oracle::Gold(spec) => {
+            let gold = models::reward(&spec, &ModelOptions::default())?;
+            feedback::ask_gold(&gold, &selection, &noise, args.seed, &args.out)?
+        }
+    };
+    print_figures(args.json, &figures, json!({ "out": args.out, "answers": selection.len() }))
+}
+
+fn validate_command(args: &cli::ValidateArgs) -> Result<()> {
+    let options = conflict_options(&args.input, args.logp, args.scope, Compat::Standard)?;
+    let validation = validate::validate(&args.input, &options, args.seed)?;
+    if args.json { print_json(&to_json(&validation)?) } else { print(&validation.render()) }
+}
+
+fn train_reward_command(args: &cli::TrainRewardArgs) -> Result<()> {
+    models::prepare(&args.model_args)?;
+    let options = train_reward::Options {
+        method: args.method.into(),
+        epochs: args.epochs,
+        batch: args.batch,
+        lr: args.lr,
+        rank: args.rank,
+        alpha: args.alpha,
+        last_layers: args.last_layers,
+        center: args.center,
+        max_tokens: args.max_tokens,
+        heldout: args.heldout,
+        seed: args.seed,
+    };
+    let trained = train_reward::train_reward(&args.model, &args.input, &args.out, None, &options)?;
+    print_figures(args.json, &trained, json!({ "out": args.out }))
+}
+
+fn train_policy_command(args: &cli::TrainPolicyArgs) -> Result<()> {
+    models::prepare(&args.model_args)?;
+    if args.method != "rloo" {
+        return Err(Error::Input(format!("--method {}: policies are tuned with rloo", args.method)));
+    }
+    let options = train_policy::Options {
+        steps: args.steps,
+        prompts: args.batch,
+        k: args.k,
+        lr: args.lr,
+        beta: args.beta,
+        temperature: args.temperature,
+        max_new_tokens: args.max_new_tokens,
+        rank: args.rank,
+        alpha: args.alpha,
+        seed: args.seed,
+        round: 0,
+    };
+    let reward = models::reward(&args.reward, &ModelOptions::default())?;
+    let prompts: Vec<PromptRecord> = files::read_all(&args.prompts)?;
+    let trained = train_policy::train_policy(&args.policy, &reward, &prompts, &args.out, None, &options)?;
+    print_figures(args.json, &trained, json!({ "out": args.out }))
+}
+
+fn evaluate_command(args: &cli::EvaluateArgs) -> Result<()> {
+    models::prepare(&args.model)?;
+    let options = ModelOptions::default();
+    let policy = models::policy(&args.policy, &options)?;
+    let against = args.against.as_deref().map(|spec| models::policy(spec, &options)).transpose()?;
+    let reward = args.reward.as_deref().map(|spec| models::reward(spec, &options)).transpose()?;
+    let gold = models::reward(&args.gold, &options)?;
+    let base = against.as_ref().unwrap_or(&policy);
+    let setting = Setting {
+        prompts: args.prompts.clone(),
+        base,
+        reward: reward.as_ref().map(|r| r as &dyn RewardFn),
+        gold: &gold,
+        n: args.decoding.n,
+        kl_n: args.kl_n,
+        decoding: decoding(&args.decoding, args.seed, false, "evaluate"),
+    };
+    let scratch = tempfile::tempdir().map_err(|e| Error::Run(format!("no temporary folder: {e}")))?;
+    let base_dir = scratch.path().join("base");
+    let base_rollouts: Option<Vec<PromptRecord>> = match &against {
+        None => None,
+        Some(other) => {
+            let subject = Subject { arm: "base".into(), round: 0, policy: other, is_base: true };
+            evaluate(&setting, &subject, None, &base_dir)?;
+            Some(files::read_all(base_dir.join("rollouts.jsonl"))?)
+        }
+    };
+    let is_base = base.identity() == policy.identity();
+    let subject = Subject { arm: "policy".into(), round: 0, policy: &policy, is_base };
+    evaluate(&setting, &subject, base_rollouts.as_deref(), scratch.path())?;
+    let evaluation = run::read_json::<crate::evaluation::Evaluation>(&scratch.path().join("evaluation.json"))?;
+    if let Some(out) = &args.out {
+        run::directory::write_json(out, &evaluation)?;
+    }
+    if args.json { print_json(&to_json(&evaluation)?) } else { print(&evaluation.render()) }
+}
+
+fn report_command(args: &cli::ReportArgs) -> Result<()> {
+    let path = crate::report::write(&args.dir).map_err(|e| Error::Input(e.to_string()))?;
+    print(&format!("{}\n", path.display()))
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<Value> {
+    serde_json::to_value(value).map_err(|e| Error::Run(format!("cannot be put into JSON: {e}")))
+}
+
+/// The figures as one JSON object, with the command's own fields; as text they are on stderr.
+fn print_figures(as_json: bool, figures: &Figures, extra: Value) -> Result<()> {
+    if !as_json {
+        return Ok(());
+    }
+    let mut value = to_json(figures)?;
+    if let (Some(fields), Value::Object(extra)) = (value.as_object_mut(), extra) {
+        fields.extend(extra);
+    }
+    print_json(&value)
+}
+
+fn print_json(value: &Value) -> Result<()> {
+    print(&format!("{value}\n"))
+}
+
+/// Data to stdout; a reader that has gone away is no error.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Run(format!("stdout: {e}"))),
+        _ => Ok(()),
+    }
+}
