@@ -37,11 +37,9 @@ pub struct PairLoss {
 pub fn bradley_terry(p: f64, margin: f64, r1: f64, r2: f64, center: f64) -> PairLoss {
     let difference = r1 - r2;
     let sum = r1 + r2;
-    let loss = -p * log_sigmoid(difference - margin)
-        - (1.0 - p) * log_sigmoid(-difference - margin)
-        + center * sum * sum;
-    let d_difference =
-        -p * sigmoid(margin - difference) + (1.0 - p) * sigmoid(difference + margin);
+    let loss =
+        -p * log_sigmoid(difference - margin) - (1.0 - p) * log_sigmoid(-difference - margin) + center * sum * sum;
+    let d_difference = -p * sigmoid(margin - difference) + (1.0 - p) * sigmoid(difference + margin);
     let d_sum = 2.0 * center * sum;
     PairLoss { loss, d_r1: d_sum + d_difference, d_r2: d_sum - d_difference }
 }

@@ -43,8 +43,7 @@ fn bradley_terry_by_hand() {
     close(l.loss, 4f64.ln());
     close(l.d_r1, 0.75);
     // Centering with c = 0.01, r = (2, 1): 0.01 * 9 = 0.09, derivative 2 * 0.01 * 3 = 0.06 each.
-    let (with, without) =
-        (bradley_terry(1.0, 0.0, 2.0, 1.0, 0.01), bradley_terry(1.0, 0.0, 2.0, 1.0, 0.0));
+    let (with, without) = (bradley_terry(1.0, 0.0, 2.0, 1.0, 0.01), bradley_terry(1.0, 0.0, 2.0, 1.0, 0.0));
     close(with.loss - without.loss, 0.09);
     close(with.d_r1 - without.d_r1, 0.06);
     close(with.d_r2 - without.d_r2, 0.06);
@@ -138,9 +137,8 @@ fn rloo_properties() {
 fn kl_estimators_are_unbiased_and_have_their_signs() {
     // pi = (1/2, 1/4, 1/4), ref = (1/4, 1/4, 1/2): KL(pi || ref) = 1/2 ln 2 + 0 - 1/4 ln 2.
     let (pi, reference) = ([0.5f64, 0.25, 0.25], [0.25f64, 0.25, 0.5]);
-    let expect = |k: fn(f64, f64) -> f64| -> f64 {
-        pi.iter().zip(&reference).map(|(p, q)| p * k(p.ln(), q.ln())).sum()
-    };
+    let expect =
+        |k: fn(f64, f64) -> f64| -> f64 { pi.iter().zip(&reference).map(|(p, q)| p * k(p.ln(), q.ln())).sum() };
     close(expect(kl_k1), 0.25 * 2f64.ln());
     close(expect(kl_k3), 0.25 * 2f64.ln());
     // The policy likes the token more than the base does: k1 > 0.
@@ -168,7 +166,7 @@ fn reinforce_estimates_the_gradient_of_the_expected_reward() {
     // dJ/dx = 2 s(x) s(-x). REINFORCE: -E[A dlog pi/dx] with A = R (the mean of k1-type
     // baselines is 0), dlog pi(0)/dx = s(-x), dlog pi(1)/dx = -s(x).
     let x = 0.7;
-    let estimate = sigmoid(x) * reinforce(3.0, 0.0).d_logp * sigmoid(-x)
-        + sigmoid(-x) * reinforce(1.0, 0.0).d_logp * -sigmoid(x);
+    let estimate =
+        sigmoid(x) * reinforce(3.0, 0.0).d_logp * sigmoid(-x) + sigmoid(-x) * reinforce(1.0, 0.0).d_logp * -sigmoid(x);
     close(-estimate, 2.0 * sigmoid(x) * sigmoid(-x));
 }

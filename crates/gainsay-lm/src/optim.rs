@@ -66,10 +66,10 @@ impl AdamW {
 
     /// Updates one parameter in place by its gradient at learning rate `lr`.
     pub fn update(&mut self, id: ParamId, weights: &mut [f32], gradient: &[f32], lr: f64) {
-        let moments = self.moments.entry(id).or_insert_with(|| Moments {
-            first: vec![0.0; weights.len()],
-            second: vec![0.0; weights.len()],
-        });
+        let moments = self
+            .moments
+            .entry(id)
+            .or_insert_with(|| Moments { first: vec![0.0; weights.len()], second: vec![0.0; weights.len()] });
         let decay = if decays(id) { self.config.weight_decay } else { 0.0 };
         let config = AdamWConfig { weight_decay: decay, ..self.config };
         adamw_step(weights, gradient, &mut moments.first, &mut moments.second, self.step, lr, &config);
@@ -209,12 +209,8 @@ mod tests {
             optimizer.update(id, &mut w, &[0.0], 0.1);
             w[0]
         };
-        for id in [
-            ParamId::Embed,
-            ParamId::LoraA(0, Proj::Q),
-            ParamId::Linear(0, Proj::Q, Part::Weight),
-            ParamId::Head,
-        ] {
+        for id in [ParamId::Embed, ParamId::LoraA(0, Proj::Q), ParamId::Linear(0, Proj::Q, Part::Weight), ParamId::Head]
+        {
             assert!((update(&mut optimizer, id) - 1.9f32).abs() < 1e-6);
         }
         for id in [
@@ -241,8 +237,7 @@ mod tests {
             [0.6820994071, -1.2711599322],
             [0.7269045548, -1.2142756162],
         ];
-        let mut optimizer =
-            AdamW::new(AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() });
+        let mut optimizer = AdamW::new(AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() });
         let mut w = [0.5f32, -1.5];
         for (t, row) in expected.iter().enumerate() {
             let g: Vec<f32> = w.iter().map(|w| w * w * w - (t + 1) as f32).collect();

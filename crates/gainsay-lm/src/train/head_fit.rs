@@ -52,12 +52,7 @@ pub struct HeadFit {
 /// does not depend on a starting point, which is 0. `features` is `[2 n, width]`, row-major, rows
 /// 2 i and 2 i + 1 being the pair's first and second. Columns that never differ get weight 0.
 /// No pairs: the head is 0.
-pub fn fit_head(
-    features: &[f32],
-    width: usize,
-    labels: &[PairLabel],
-    options: &HeadFitOptions,
-) -> HeadFit {
+pub fn fit_head(features: &[f32], width: usize, labels: &[PairLabel], options: &HeadFitOptions) -> HeadFit {
     let problem = Problem::new(features, width, labels, options);
     let (scaled, objective, iterations, converged) =
         minimize(width, options, |x, gradient| problem.evaluate(x, gradient));
@@ -78,12 +73,7 @@ struct Problem<'a> {
 }
 
 impl<'a> Problem<'a> {
-    fn new(
-        features: &[f32],
-        width: usize,
-        labels: &'a [PairLabel],
-        options: &HeadFitOptions,
-    ) -> Self {
+    fn new(features: &[f32], width: usize, labels: &'a [PairLabel], options: &HeadFitOptions) -> Self {
         let mut squares = vec![0.0f64; width];
         for pair in features.chunks_exact(2 * width.max(1)) {
             let (first, second) = pair.split_at(width);
@@ -254,8 +244,7 @@ mod tests {
         let labels = features
             .chunks(2 * width)
             .map(|pair| {
-                let difference: f64 =
-                    (0..width).map(|j| truth[j] * f64::from(pair[j] - pair[width + j])).sum();
+                let difference: f64 = (0..width).map(|j| truth[j] * f64::from(pair[j] - pair[width + j])).sum();
                 PairLabel { p: f64::from(u8::from(stream.uniform() < sigmoid(difference))), ..ONE }
             })
             .collect();

@@ -1,0 +1,90 @@
+//! How well a reward model orders pairs that it has not seen.
+
+use gainsay_core::stats::{Interval, wilson};
+use serde::Serialize;
+
+use super::head_fit::PairLabel;
+use super::pairs::TrainPair;
+use crate::loss::bradley_terry;
+use crate::model::{Model, Packed};
+use crate::reward::head_product;
+use crate::sequence::micro_batches;
+
+/// Held-out figures.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Heldout {
+    /// Share of pairs in the right order, with Wilson's 95 % interval; `None` where every pair is
+    /// a tie.
+    pub accuracy: Option<Interval>,
+    /// Mean pair loss.
+    pub loss: f64,
+    /// Pairs, ties included.
+    pub pairs: usize,
+}
+
+/// Share of the pairs whose rewards are in the order of their labels: right counts 1, equal
+/// rewards 1/2. Pairs with p = 1/2 have no order and are left out; `None` without others.
+pub fn pair_accuracy(labels: &[PairLabel], rewards: &[(f64, f64)]) -> Option<Interval> {
+    let mut right = 0.0;
+    let mut n = 0;
+    for (label, (first, second)) in labels.iter().zip(rewards) {
+        if label.p == 0.5 {
+            continue;
+        }
+        n += 1;
+        let agreement = (first - second) * (label.p - 0.5);
+        right += if agreement > 0.0 { 1.0 } else { 0.5 * f64::from(u8::from(agreement == 0.0)) };
+    }
+    wilson(right, n)
+}
+
+/// Rewards of both sides of each pair.
+pub(crate) fn rewards(model: &Model, head: &[f32], pairs: &[&TrainPair], batch_tokens: usize) -> Vec<(f64, f64)> {
+    let lengths: Vec<usize> = pairs.iter().map(|p| p.tokens()).collect();
+    let mut out = Vec::with_capacity(pairs.len());
+    for range in micro_batches(&lengths, batch_tokens) {
+        let batch = pack(&pairs[range]);
+        let hidden = model.hidden(&batch);
+        let values: Vec<f64> = batch.last_rows().iter().map(|&row| head_product(hidden.row(row), head)).collect();
+        out.extend(values.chunks_exact(2).map(|pair| (pair[0], pair[1])));
+    }
+    out
+}
+
+/// Both sides of each pair, one after the other.
+pub(crate) fn pack(pairs: &[&TrainPair]) -> Packed {
+    let sides: Vec<&[u32]> =
+        pairs.iter().flat_map(|p| [p.first.tokens.as_slice(), p.second.tokens.as_slice()]).collect();
+    Packed::new(&sides)
+}
+
+/// Figures of rewards against labels; `None` without pairs. The loss has the centering term.
+pub(crate) fn figures(labels: &[PairLabel], rewards: &[(f64, f64)], center: f64) -> Option<Heldout> {
+    if labels.is_empty() {
+        return None;
+    }
+    let losses = labels.iter().zip(rewards).map(|(l, r)| bradley_terry(l.p, l.margin, r.0, r.1, center).loss);
+    Some(Heldout {
+        accuracy: pair_accuracy(labels, rewards),
+        loss: losses.sum::<f64>() / labels.len() as f64,
+        pairs: labels.len(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accuracy_by_hand() {
+        let label = |p| PairLabel { p, margin: 0.0 };
+        let labels = [label(1.0), label(0.0), label(0.8), label(0.5), label(0.3)];
+        // Right, wrong, equal rewards (1/2), a tie (left out), right: 2.5 of 4.
+        let rewards = [(2.0, 1.0), (2.0, 1.0), (1.0, 1.0), (5.0, 0.0), (0.0, 3.0)];
+        let accuracy = pair_accuracy(&labels, &rewards).unwrap();
+        assert_eq!((accuracy.estimate, accuracy.n), (0.625, 4));
+        assert_eq!(pair_accuracy(&labels[3..4], &rewards[3..4]), None);
+        let figures = figures(&labels[3..4], &[(1.0, 1.0)], 0.0).unwrap();
+        assert!((figures.loss - 2f64.ln()).abs() < 1e-12 && figures.accuracy.is_none());
+    }
+}

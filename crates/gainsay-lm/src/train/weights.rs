@@ -1,0 +1,73 @@
+//! What a training run changes.
+
+use std::sync::Arc;
+
+use crate::error::LmError;
+use crate::model::{Adapter, AdapterConfig, Backbone, Grads, Model, ParamId, Trainable};
+use crate::names;
+use crate::optim::AdamW;
+
+/// A model and, for rewards, its head, while they are trained.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    /// Backbone and adapter.
+    pub model: Model,
+    /// `[hidden]`; reward models only.
+    pub head: Option<Vec<f32>>,
+}
+
+impl Weights {
+    /// Zero gradients of what is trained.
+    pub fn zero_grads(&self, what: &Trainable) -> Grads {
+        Grads::zeros(&self.model, what, self.head.is_some())
+    }
+
+    /// One optimizer step on every parameter that has a gradient, in parameter order. A backbone
+    /// that others share is copied at the first step that changes it.
+    pub fn apply(&mut self, optimizer: &mut AdamW, grads: &Grads, lr: f64) {
+        optimizer.begin_step();
+        for (&id, gradient) in &grads.by_id {
+            if let Some(weights) = self.slice_mut(id) {
+                optimizer.update(id, weights, gradient, lr);
+            }
+        }
+    }
+
+    fn slice_mut(&mut self, id: ParamId) -> Option<&mut [f32]> {
+        match id {
+            ParamId::Head => self.head.as_deref_mut(),
+            ParamId::LoraA(..) | ParamId::LoraB(..) => {
+                self.model.adapter.as_mut()?.param_mut(id).map(|t| t.data.as_mut_slice())
+            }
+            _ => Arc::make_mut(&mut self.model.backbone).param_mut(id).map(|t| t.data.as_mut_slice()),
+        }
+    }
+}
+
+/// A fresh adapter on `backbone`.
+///
+/// # Errors
+/// Dropout, rank 0, layers or projections that the backbone does not have.
+pub(crate) fn fresh_adapter(config: &AdapterConfig, backbone: &Backbone, seed: u64) -> Result<Adapter, LmError> {
+    let refuse = |what: String| Err(LmError::Input(what));
+    if config.dropout != 0.0 {
+        return refuse(format!("LoRA dropout {}: only 0 is supported", config.dropout));
+    }
+    if config.rank == 0 {
+        return refuse("LoRA rank 0: it must be at least 1".into());
+    }
+    let (family, layers) = (backbone.config.family, backbone.layers.len());
+    if let Some(layer) = config.layers.iter().flatten().find(|&&l| l >= layers) {
+        return refuse(format!("LoRA layer {layer}: the model's layers are 0 to {}", layers - 1));
+    }
+    let known = names::projections(family);
+    if let Some(target) = config.targets.iter().find(|t| !known.contains(t)) {
+        let names: Vec<&str> = known.iter().map(|&p| names::module_name(family, p)).collect();
+        return refuse(format!("LoRA target {target:?}: a {family} layer has {}", names.join(", ")));
+    }
+    let adapter = Adapter::new(config, backbone, seed);
+    if adapter.pairs.is_empty() {
+        return refuse("the LoRA configuration adapts nothing: name at least one target and one layer".into());
+    }
+    Ok(adapter)
+}
