@@ -173,7 +173,7 @@ fn prompt(index: usize, n: usize) -> PromptRecord {
                 .join(" ");
             Completion {
                 text,
-                logp: Some(-30.0 + 7.0 * quality + 6.0 * stream.normal()),
+                logp: Some(-70.0 + 7.0 * quality + 6.0 * stream.normal()),
                 n_tokens: Some(tokens),
                 reward: Some(trust * quality + 0.5 * stream.normal()),
                 gold: Some(quality + 0.3 * stream.normal()),
