@@ -211,7 +211,7 @@ fn survives<T: Record + PartialEq + std::fmt::Debug>(records: &[T]) {
     }
 }
 
-const NAMES: [&str; 3] = ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"];
+const NAMES: [&str; 4] = ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.parquet"];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]

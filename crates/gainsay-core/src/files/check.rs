@@ -12,10 +12,32 @@ use crate::record::{
 /// Rounding that a sum of log-probs may rise above 0 by, nats.
 const LOGP_TOLERANCE: f64 = 1e-3;
 
+/// The kinds of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A prompt and its candidates.
+    Prompt,
+    /// A comparison to be answered.
+    Selection,
+    /// An answered comparison.
+    Preference,
+}
+
+impl Kind {
+    /// The kind's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prompt => "prompt",
+            Self::Selection => "selection",
+            Self::Preference => "preference",
+        }
+    }
+}
+
 /// A record that stands in files.
 pub trait Record: Serialize + DeserializeOwned {
-    /// `prompt`, `selection` or `preference`.
-    const KIND: &'static str;
+    /// Which record it is.
+    const KIND: Kind;
 
     /// The record's id, unique within a file.
     fn id(&self) -> &str;
@@ -57,7 +79,7 @@ pub struct ColumnFault {
 }
 
 impl Record for PromptRecord {
-    const KIND: &'static str = "prompt";
+    const KIND: Kind = Kind::Prompt;
 
     fn id(&self) -> &str {
         &self.id
@@ -96,7 +118,7 @@ impl Record for PromptRecord {
 }
 
 impl Record for SelectionRecord {
-    const KIND: &'static str = "selection";
+    const KIND: Kind = Kind::Selection;
 
     fn id(&self) -> &str {
         &self.id
@@ -124,7 +146,7 @@ impl Record for SelectionRecord {
 }
 
 impl Record for PreferenceRecord {
-    const KIND: &'static str = "preference";
+    const KIND: Kind = Kind::Preference;
 
     fn id(&self) -> &str {
         &self.id

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::check::Kind;
+
 /// A position within a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
@@ -93,6 +95,14 @@ pub enum Fault {
         /// The decoder's words.
         error: io::Error,
     },
+    /// A Parquet table is damaged, cut off or of a sort that is not read.
+    #[error(
+        "the Parquet table cannot be read ({what}); make it anew, with zstd or snappy compression"
+    )]
+    Table {
+        /// The decoder's words.
+        what: String,
+    },
     /// There is no record.
     #[error(
         "the file holds no record; check that the step that made it ran to its end, or that this \
@@ -158,10 +168,10 @@ pub enum Fault {
         known: u32,
     },
     /// The JSON is no record of the wanted kind.
-    #[error("not a {kind} record: {what}")]
+    #[error("not a {} record: {what}", kind.name())]
     Shape {
-        /// `prompt`, `selection`, `preference`.
-        kind: &'static str,
+        /// The kind that was wanted.
+        kind: Kind,
         /// What is missing or wrong, and where.
         what: String,
     },

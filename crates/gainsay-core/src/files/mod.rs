@@ -1,4 +1,4 @@
-//! Record files: JSON lines, plain or compressed, read and written as streams.
+//! Record files: JSON lines, plain or compressed, and Parquet, read and written as streams.
 //!
 //! The formats stand by example in `docs/files.md`.
 //!
@@ -21,11 +21,12 @@ mod error;
 mod lines;
 mod nonfinite;
 mod reader;
+mod table;
 mod writer;
 
 use std::path::Path;
 
-pub use check::{ColumnFault, Record};
+pub use check::{ColumnFault, Kind, Record};
 pub use error::{At, Earlier, Fault, FileError};
 pub use lines::Format;
 pub use reader::Reader;

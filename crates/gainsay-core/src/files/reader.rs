@@ -8,10 +8,12 @@ use std::vec;
 use serde_json::error::Category;
 use serde_json::{Map, Value};
 
-use super::check::Record;
+use super::check::{Kind, Record};
 use super::error::{At, Earlier, Fault, FileError};
 use super::lines::{Format, Lines};
 use super::nonfinite;
+use super::table::Table;
+use crate::import;
 use crate::record::SCHEMA;
 
 /// Iterates over the records of a file; stops after the first error.
@@ -29,6 +31,7 @@ pub struct Reader<T> {
 
 enum Rows<T> {
     Lines(Lines),
+    Table(Table),
     Columns(vec::IntoIter<T>),
 }
 
@@ -36,7 +39,10 @@ impl<T: Record> Reader<T> {
     /// Opens a file in the format that its ending names.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, FileError> {
         let path = path.as_ref();
-        let rows = Rows::Lines(Lines::open(path, Format::of(path)?)?);
+        let rows = match Format::of(path)? {
+            Format::Parquet => Rows::Table(Table::open(path, T::KIND)?),
+            format => Rows::Lines(Lines::open(path, format)?),
+        };
         Ok(Self { path: path.to_path_buf(), rows, count: 0, seen: None, done: false })
     }
 
@@ -51,7 +57,7 @@ impl<T: Record> Reader<T> {
     pub fn at(&self) -> At {
         match &self.rows {
             Rows::Lines(lines) => At::Line(lines.number()),
-            Rows::Columns(_) => At::Row(self.count),
+            Rows::Table(_) | Rows::Columns(_) => At::Row(self.count),
         }
     }
 
@@ -63,6 +69,10 @@ impl<T: Record> Reader<T> {
     fn read(&mut self) -> Result<Option<T>, Fault> {
         let record = match &mut self.rows {
             Rows::Columns(rows) => rows.next(),
+            Rows::Table(table) => match table.advance()? {
+                None => None,
+                Some(row) => Some(own(row, self.count + 1)?),
+            },
             Rows::Lines(lines) => match lines.advance()? {
                 false => None,
                 true if self.count == 0 && T::starts_columns(lines.text()) => {
@@ -157,21 +167,29 @@ fn line<T: Record>(lines: &Lines, number: u64) -> Result<T, Fault> {
         Ok(record) if !record.is_foreign() => return Ok(record),
         _ => {}
     }
-    let Ok(value) = serde_json::from_slice::<Value>(text) else {
-        return Err(broken(text, lines.is_last_without_newline()));
-    };
-    match &value {
-        Value::Object(row) => {
-            schema(row)?;
-            if let Some(adopted) = T::adopt(row, number) {
-                return adopted.map_err(|what| Fault::Shape { kind: T::KIND, what });
-            }
-            Err(Fault::Shape { kind: T::KIND, what: shape::<T>(text, row) })
-        }
-        Value::Array(_) => Err(Fault::Array),
-        other => {
+    match serde_json::from_slice::<Value>(text) {
+        Ok(Value::Object(row)) => foreign(row, number),
+        Ok(Value::Array(_)) => Err(Fault::Array),
+        Ok(other) => {
             Err(Fault::Shape { kind: T::KIND, what: format!("found {other}, expected an object") })
         }
+        Err(_) => Err(broken(text, lines.is_last_without_newline())),
+    }
+}
+
+/// A row of a table: our own format first, then the foreign ones.
+fn own<T: Record>(row: Map<String, Value>, number: u64) -> Result<T, Fault> {
+    match T::deserialize(&row) {
+        Ok(record) if !record.is_foreign() => Ok(record),
+        _ => foreign(row, number),
+    }
+}
+
+fn foreign<T: Record>(row: Map<String, Value>, number: u64) -> Result<T, Fault> {
+    schema(&row)?;
+    match T::adopt(&row, number) {
+        Some(adopted) => adopted.map_err(|what| Fault::Shape { kind: T::KIND, what }),
+        None => Err(Fault::Shape { kind: T::KIND, what: shape::<T>(row) }),
     }
 }
 
@@ -206,7 +224,7 @@ fn words(error: &serde_json::Error) -> String {
     }
 }
 
-fn newer(found: u64) -> Result<(), Fault> {
+pub(super) fn newer(found: u64) -> Result<(), Fault> {
     if found > u64::from(SCHEMA) {
         return Err(Fault::Newer { found, known: SCHEMA });
     }
@@ -224,32 +242,27 @@ fn schema(row: &Map<String, Value>) -> Result<(), Fault> {
     }
 }
 
-/// Why a JSON object is no `T`, with the field's path, and what it looks like instead.
-fn shape<T: Record>(text: &[u8], row: &Map<String, Value>) -> String {
-    let mut parser = serde_json::Deserializer::from_slice(text);
-    let what = match serde_path_to_error::deserialize::<_, T>(&mut parser) {
-        Err(error) => {
-            let path = error.path().to_string();
-            let inner = words(error.inner());
-            match path.as_str() {
-                "." => inner,
-                _ => format!("{path}: {inner}"),
-            }
-        }
-        Ok(_) => "the fields do not fit".into(),
-    };
+/// Why a JSON object is no `T`, with the field's path, or what it is instead.
+fn shape<T: Record>(row: Map<String, Value>) -> String {
     let has = |name: &str| row.contains_key(name);
     let like = if has("strategy") && has("first") {
-        "selection"
+        Some(Kind::Selection)
     } else if has("answer") && has("first") {
-        "preference"
+        Some(Kind::Preference)
     } else if has("completions") {
-        "prompt"
+        Some(Kind::Prompt)
     } else {
-        return what;
+        None
     };
-    match like == T::KIND {
-        true => what,
-        false => format!("it looks like a {like} record; name a file of {} records", T::KIND),
+    match like {
+        Some(like) if like != T::KIND => format!(
+            "it looks like a {} record; name a file of {} records",
+            like.name(),
+            T::KIND.name()
+        ),
+        _ => match import::typed::<T>(Value::Object(row)) {
+            Err(what) => what,
+            Ok(_) => "the fields do not fit".into(),
+        },
     }
 }

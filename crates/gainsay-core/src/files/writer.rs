@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::check::Record;
+use super::check::{Kind, Record};
 use super::error::{At, Fault, FileError};
 use super::lines::Format;
+use super::table::TableWriter;
 
 /// A file under a temporary name beside its place, `.NAME.partial`; dropped, it is removed.
 ///
@@ -112,10 +113,11 @@ enum Sink {
     Plain(BufWriter<File>),
     Gzip(GzEncoder<BufWriter<File>>),
     Zstd(zstd::Encoder<'static, BufWriter<File>>),
+    Table(Box<TableWriter>),
 }
 
 impl Sink {
-    fn new(format: Format, file: File) -> io::Result<Self> {
+    fn new(format: Format, kind: Kind, file: File) -> io::Result<Self> {
         let file = BufWriter::with_capacity(1 << 18, file);
         Ok(match format {
             // No time stamp and no name in the header: the same records give the same bytes.
@@ -125,15 +127,24 @@ impl Sink {
                 encoder.include_checksum(true)?;
                 Self::Zstd(encoder)
             }
-            Format::Plain | Format::Parquet => Self::Plain(file),
+            Format::Parquet => Self::Table(Box::new(TableWriter::new(kind, file)?)),
+            Format::Plain => Self::Plain(file),
         })
     }
 
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Adds one record; `line` is room for its text.
+    fn write<T: Record>(&mut self, record: &T, line: &mut Vec<u8>) -> io::Result<()> {
+        if let Self::Table(table) = self {
+            return table.write(serde_json::to_value(record)?);
+        }
+        line.clear();
+        serde_json::to_writer(&mut *line, record)?;
+        line.push(b'\n');
         match self {
-            Self::Plain(file) => file.write_all(bytes),
-            Self::Gzip(encoder) => encoder.write_all(bytes),
-            Self::Zstd(encoder) => encoder.write_all(bytes),
+            Self::Plain(file) => file.write_all(line),
+            Self::Gzip(encoder) => encoder.write_all(line),
+            Self::Zstd(encoder) => encoder.write_all(line),
+            Self::Table(_) => Ok(()),
         }
     }
 
@@ -142,6 +153,7 @@ impl Sink {
             Self::Plain(file) => file,
             Self::Gzip(encoder) => encoder.finish()?,
             Self::Zstd(encoder) => encoder.finish()?,
+            Self::Table(table) => table.finish()?,
         };
         file.into_inner().map_err(io::IntoInnerError::into_error)
     }
@@ -163,7 +175,8 @@ impl<T: Record> Writer<T> {
         let path = path.as_ref();
         let format = Format::of(path)?;
         let (staged, file) = Staged::create(path)?;
-        let sink = Sink::new(format, file).map_err(|error| FileError::writing(path, error))?;
+        let sink =
+            Sink::new(format, T::KIND, file).map_err(|error| FileError::writing(path, error))?;
         Ok(Self { staged, sink, line: Vec::new(), count: 0, record: PhantomData })
     }
 
@@ -174,11 +187,8 @@ impl<T: Record> Writer<T> {
         record
             .check()
             .map_err(|what| FileError::new(path, At::Line(self.count), Fault::Invalid { what }))?;
-        self.line.clear();
-        serde_json::to_writer(&mut self.line, record)
-            .map_err(|error| FileError::writing(path, error.into()))?;
-        self.line.push(b'\n');
-        self.sink.write_all(&self.line).map_err(|error| FileError::writing(path, error))
+        let written = self.sink.write(record, &mut self.line);
+        written.map_err(|error| FileError::writing(path, error))
     }
 
     /// Ends the file, waits until it is on the disk, and gives it its name.

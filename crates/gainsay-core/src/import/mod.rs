@@ -27,7 +27,7 @@ fn row_id(row: &Map<String, Value>, number: u64) -> String {
 }
 
 /// Deserializes, naming the path of the field that does not fit.
-fn typed<T: DeserializeOwned>(value: Value) -> Result<T, String> {
+pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, String> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         match path.as_str() {
