@@ -1,11 +1,10 @@
 //! Wrong input gets exit 2, one clear line that says where and what to do, and leaves nothing.
 
-mod common;
 
 use std::fs;
 use std::path::Path;
 
-use common::{gainsay, names, stderr};
+use crate::common::{gainsay, names, stderr};
 use tempfile::TempDir;
 
 fn folder() -> TempDir {
@@ -169,7 +168,7 @@ fn a_cache_that_cannot_be_used_is_named() {
     fs::write(dir.path().join("cache"), "a file where a folder should be").expect("a file");
     fs::write(dir.path().join("prompts.jsonl"), "{\"id\":\"p\",\"prompt\":\"hello\"}\n").expect("the prompts");
     let args = ["sample", "--policy", "smollm2-135m", "--prompts", "prompts.jsonl", "--out", "out.jsonl"];
-    let output = common::command(dir.path(), &args).env("GAINSAY_CACHE", "cache").output().expect("the binary runs");
+    let output = crate::common::command(dir.path(), &args).env("GAINSAY_CACHE", "cache").output().expect("the binary runs");
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stderr(&output).contains("cache"), "{}", stderr(&output));
     assert_eq!(names(dir.path()), ["cache", "prompts.jsonl"]);

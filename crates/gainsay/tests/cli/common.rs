@@ -1,5 +1,4 @@
 //! Running the binary.
-#![allow(dead_code, reason = "every test file is a crate of its own and uses a part of this")]
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -1,13 +1,12 @@
 //! Every stage for real, on a random model of a few thousand weights; killed and resumed.
 
-mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{command, gainsay, ok, stderr, stdout};
+use crate::common::{command, gainsay, ok, stderr, stdout};
 
 /// A folder with the recipe and a gold reward model for it.
 fn prepared() -> tempfile::TempDir {

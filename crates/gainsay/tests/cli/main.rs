@@ -1,0 +1,5 @@
+//! The binary as a user meets it.
+
+mod bad_input;
+mod common;
+mod whole_loop;
