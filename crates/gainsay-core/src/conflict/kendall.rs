@@ -63,7 +63,7 @@ fn checked_counts(a: &[f64], b: &[f64]) -> Option<PairCounts> {
 
 /// Up to this many items all pairs are compared, without branches or memory: faster than
 /// sorting.
-const BRUTE_FORCE: usize = 24;
+const BRUTE_FORCE: usize = 48;
 
 /// Counts the pairs of two rankings of finite values and equal length.
 ///
@@ -217,7 +217,7 @@ mod tests {
     /// Two rankings of 0 to 40 items with many ties.
     fn rankings() -> impl Strategy<Value = (Vec<f64>, Vec<f64>)> {
         let value = || (-4i8..4).prop_map(|v| f64::from(v) * -0.5);
-        prop::collection::vec((value(), value()), 0..40).prop_map(|v| v.into_iter().unzip())
+        prop::collection::vec((value(), value()), 0..80).prop_map(|v| v.into_iter().unzip())
     }
 
     proptest! {
