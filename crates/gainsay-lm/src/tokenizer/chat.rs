@@ -150,7 +150,7 @@ mod tests {
     fn python_methods_and_slices_work() {
         let source = "{% for m in messages[::-1] %}{{ m.content.strip().split('|')[-1] }}{% endfor %}\
                       {{ tools is none }}{{ 'x'.startswith('x') }}{{ messages | length }}";
-        assert_eq!(render(source, &user(" a|b "), false).unwrap(), "btruetrue1");
+        assert_eq!(render(source, &user(" a|b "), false).unwrap(), "bTrueTrue1");
     }
 
     #[test]
