@@ -57,7 +57,8 @@ impl<T: Record> Reader<T> {
     pub fn at(&self) -> At {
         match &self.rows {
             Rows::Lines(lines) => At::Line(lines.number()),
-            Rows::Table(_) | Rows::Columns(_) => At::Row(self.count),
+            Rows::Table(table) => At::Row(table.number()),
+            Rows::Columns(_) => At::Row(self.count),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::files::{Kind, reader};
 pub(crate) struct Table {
     rows: RowIter<'static>,
     fields: Vec<Field>,
+    number: u64,
 }
 
 impl Table {
@@ -32,12 +33,19 @@ impl Table {
         let table = SerializedFileReader::new(file).map_err(|error| whole(damaged(&error)))?;
         version(&table).map_err(whole)?;
         readable(&table).map_err(whole)?;
-        Ok(Self { rows: RowIter::from_file_into(Box::new(table)), fields: columns::of(kind) })
+        let rows = RowIter::from_file_into(Box::new(table));
+        Ok(Self { rows, fields: columns::of(kind), number: 0 })
+    }
+
+    /// 1-based number of the row that was returned last.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// The next row; `None` at the end.
     pub(crate) fn advance(&mut self) -> Result<Option<Map<String, Value>>, Fault> {
         let Some(row) = self.rows.next() else { return Ok(None) };
+        self.number += 1;
         let row = row.map_err(|error| damaged(&error))?;
         let object = object(&row).map_err(|odd| {
             let field = odd.path.trim_start_matches('.').to_string();

@@ -1,0 +1,45 @@
+//! The examples of `docs/files.md` are read as what they say they are.
+
+use std::fs;
+use std::path::Path;
+
+use gainsay_core::files::{self, Record};
+use gainsay_core::record::{PreferenceRecord, PromptRecord, SelectionRecord};
+use serde_json::Value;
+
+/// Blocks of the page in order, as their language line and their text.
+fn blocks(page: &str) -> Vec<(&str, &str)> {
+    let fenced = page.split("```").skip(1).step_by(2);
+    fenced.filter_map(|block| block.split_once('\n')).collect()
+}
+
+fn count<T: Record>(text: &str) -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("example.jsonl");
+    // An example that is laid out over several lines is one line in a file.
+    let line = serde_json::from_str::<Value>(text).map(|value| value.to_string());
+    fs::write(&path, line.unwrap_or_else(|_| text.to_string())).unwrap();
+    files::read_all::<T>(&path).unwrap_or_else(|error| panic!("{error}\n{text}")).len()
+}
+
+#[test]
+fn every_example_is_read() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/files.md");
+    let page = fs::read_to_string(page).unwrap();
+    let read: Vec<(&str, usize)> = blocks(&page)
+        .into_iter()
+        .map(|(kind, text)| {
+            let records = match kind {
+                "json prompt" => count::<PromptRecord>(text),
+                "json selection" => count::<SelectionRecord>(text),
+                "json preference" => count::<PreferenceRecord>(text),
+                other => panic!("a block of `{other}`"),
+            };
+            (kind, records)
+        })
+        .collect();
+    let prompts = read.iter().filter(|(kind, _)| *kind == "json prompt");
+    assert_eq!(prompts.map(|(_, records)| records).sum::<usize>(), 7);
+    let preferences = read.iter().filter(|(kind, _)| *kind == "json preference");
+    assert_eq!(preferences.map(|(_, records)| records).sum::<usize>(), 8);
+}
