@@ -15,6 +15,7 @@ mod fields;
 pub mod files;
 pub mod import;
 mod names;
+pub mod oracle;
 pub mod record;
 pub mod rng;
 pub mod stats;
