@@ -8,23 +8,43 @@ use gainsay_kernels::gemm::PackedWeight;
 
 use super::params::ParamId;
 
+/// Which product a packed copy is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Form {
+    /// x·Wᵀ.
+    Transposed,
+    /// dy·W.
+    Plain,
+}
+
 /// Packed copies of a backbone's weights. Belongs to one [`super::Backbone`]: a clone starts
 /// empty, and any two caches are equal, since they hold nothing that the weights do not say.
 #[derive(Default)]
 pub struct WeightCache {
-    packed: Mutex<BTreeMap<ParamId, Arc<PackedWeight>>>,
+    packed: Mutex<BTreeMap<(ParamId, Form), Arc<PackedWeight>>>,
 }
 
 impl WeightCache {
-    /// The packed form of parameter `id`, made by `pack` if it is not there yet.
-    pub fn get(&self, id: ParamId, pack: impl FnOnce() -> PackedWeight) -> Arc<PackedWeight> {
+    /// The copy of parameter `id` for `form`, made by `pack` if it is not there yet.
+    pub fn get(
+        &self,
+        id: ParamId,
+        form: Form,
+        pack: impl FnOnce() -> PackedWeight,
+    ) -> Arc<PackedWeight> {
         let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        packed.entry(id).or_insert_with(|| Arc::new(pack())).clone()
+        packed
+            .entry((id, form))
+            .or_insert_with(|| Arc::new(pack()))
+            .clone()
     }
 
     /// Forgets all copies: the weights have changed.
     pub fn clear(&mut self) {
-        self.packed.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        self.packed
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 }
 

@@ -1,9 +1,18 @@
 //! Forward and backward of a whole model over packed sequences.
+//!
+//! A row's values depend on its own sequence alone, bit for bit: on no other sequence of the
+//! batch, and not on the number of threads (see `gainsay_kernels`).
 
 use std::sync::Arc;
 
-use super::ops::Mat;
-use super::params::{Adapter, Backbone, Grads, Model, Packed};
+use gainsay_kernels::attention::Span;
+use gainsay_kernels::rope::RopeTable;
+use gainsay_kernels::vocab::{self, Vocab, VocabGrads};
+
+use super::cache::Form;
+use super::layer::{Rows, trains_layer};
+use super::ops::{Mat, rope_table};
+use super::params::{Adapter, Backbone, Grads, Model, Packed, ParamId};
 
 /// What a backward pass needs: the input of every layer, and the final hidden rows.
 #[derive(Clone, Debug)]
@@ -16,45 +25,164 @@ pub struct Tape {
     pub hidden: Mat,
 }
 
+/// Positions, rotary angles and attention spans of packed sequences.
+struct Layout {
+    positions: Vec<u32>,
+    table: RopeTable,
+    spans: Vec<Span>,
+}
+
+impl Layout {
+    fn rows(&self) -> Rows<'_> {
+        Rows {
+            positions: &self.positions,
+            table: &self.table,
+        }
+    }
+}
+
 impl Model {
     /// A model that computes with `backbone`, and with `adapter` on top where there is one.
     pub fn new(backbone: Arc<Backbone>, adapter: Option<Adapter>) -> Self {
         Self { backbone, adapter }
     }
 
-    /// Hidden rows after the final norm, `[tokens, hidden]`.
-    pub fn hidden(&self, batch: &Packed) -> Mat {
-        let _ = batch;
-        unimplemented!()
+    /// The weights, to change with [`Backbone::param_mut`]; copies them first if they are shared.
+    pub fn backbone_mut(&mut self) -> &mut Backbone {
+        Arc::make_mut(&mut self.backbone)
     }
 
-    /// The residual stream after `layer` layers (0: the embeddings), before any final norm.
+    fn layout(&self, batch: &Packed) -> Layout {
+        let lengths = || (0..batch.len()).map(|i| batch.range(i).len());
+        let positions = lengths()
+            .flat_map(|len| (0..len as u32).collect::<Vec<_>>())
+            .collect();
+        let table = rope_table(&self.backbone.config, lengths().max().unwrap_or(0));
+        Layout {
+            positions,
+            table,
+            spans: Span::whole(&batch.offsets),
+        }
+    }
+
+    /// Embedding rows of `tokens`; every token must be below the vocabulary's size.
+    pub(super) fn embed(&self, tokens: &[u32]) -> Mat {
+        let width = self.backbone.config.hidden_size;
+        let table = &self.backbone.embed.data;
+        let mut data = Vec::with_capacity(tokens.len() * width);
+        for token in tokens {
+            let from = *token as usize * width;
+            data.extend_from_slice(&table[from..from + width]);
+        }
+        Mat {
+            rows: tokens.len(),
+            cols: width,
+            data,
+        }
+    }
+
+    /// Hidden rows after the final norm, `[tokens, hidden]`.
+    pub fn hidden(&self, batch: &Packed) -> Mat {
+        self.norm(
+            &self.backbone.final_norm,
+            &self.hidden_at(batch, self.backbone.layers.len()),
+        )
+    }
+
+    /// The residual stream after the first `layer` layers (0: the embeddings), before any final
+    /// norm.
     pub fn hidden_at(&self, batch: &Packed, layer: usize) -> Mat {
-        let _ = (batch, layer);
-        unimplemented!()
+        let layout = self.layout(batch);
+        (0..layer).fold(self.embed(&batch.tokens), |x, l| {
+            self.layer(l, &layout.rows(), &layout.spans, &x).0
+        })
     }
 
     /// As [`Model::hidden`], keeping what [`Model::backward`] needs.
     pub fn forward_tape(&self, batch: &Packed) -> Tape {
-        let _ = batch;
-        unimplemented!()
+        let layout = self.layout(batch);
+        let mut inputs = vec![self.embed(&batch.tokens)];
+        for l in 0..self.backbone.layers.len() {
+            let next = self.layer(l, &layout.rows(), &layout.spans, &inputs[l]).0;
+            inputs.push(next);
+        }
+        let hidden = self.norm(&self.backbone.final_norm, &inputs[inputs.len() - 1]);
+        Tape {
+            batch: batch.clone(),
+            inputs,
+            hidden,
+        }
     }
 
     /// Adds to `grads` the gradients that `d_hidden`, the gradient of the final hidden rows,
-    /// sends to the parameters in `grads`; others cost no work.
+    /// sends to the parameters in `grads`. Each layer is computed once more from its input.
+    /// Parameters that are not in `grads` cost no work, and nothing is computed below the
+    /// lowest layer that has one in it.
     pub fn backward(&self, tape: &Tape, d_hidden: Mat, grads: &mut Grads) {
-        let _ = (tape, d_hidden, grads);
-        unimplemented!()
+        let layers = self.backbone.layers.len();
+        let embedding = grads.trains(ParamId::Embed);
+        let lowest = if embedding {
+            Some(0)
+        } else {
+            (0..layers).find(|l| trains_layer(grads, *l))
+        };
+        let layout = self.layout(&tape.batch);
+        let mut d = Mat::zeros(d_hidden.rows, d_hidden.cols);
+        let need = lowest.is_some();
+        let norm = &self.backbone.final_norm;
+        self.norm_backward(
+            norm,
+            ParamId::FinalNorm,
+            &tape.inputs[layers],
+            &d_hidden,
+            need.then_some(&mut d),
+            grads,
+        );
+        let Some(lowest) = lowest else { return };
+        for l in (lowest..layers).rev() {
+            let x = &tape.inputs[l];
+            let (_, mut acts) = self.layer(l, &layout.rows(), &layout.spans, x);
+            let need_input = l > lowest || embedding;
+            self.layer_backward(
+                l,
+                &layout.rows(),
+                &tape.batch.offsets,
+                x,
+                &mut acts,
+                &mut d,
+                need_input,
+                grads,
+            );
+        }
+        if let Some(sum) = grads.get_mut(ParamId::Embed) {
+            vocab::add_rows_by_id(&d.data, &tape.batch.tokens, d.cols, sum);
+        }
     }
 
-    /// log softmax(hidden\[row\]·Uᵀ / temperature)\[target\] in nats for each (row, target).
-    pub fn token_logps(&self, hidden: &Mat, rows: &[usize], targets: &[u32], temperature: f32) -> Vec<f32> {
-        let _ = (hidden, rows, targets, temperature);
-        unimplemented!()
+    /// log softmax(hidden\[row\]·Uᵀ / temperature)\[target\] in nats for each (row, target); U is
+    /// the output matrix. Logits exist only in chunks.
+    pub fn token_logps(
+        &self,
+        hidden: &Mat,
+        rows: &[usize],
+        targets: &[u32],
+        temperature: f32,
+    ) -> Vec<f32> {
+        let output = self
+            .backbone
+            .packed(self.backbone.unembedding().0, Form::Transposed);
+        let hidden = hidden.gather(rows);
+        let inverse_temperature = 1.0 / temperature;
+        vocab::token_logps(Vocab {
+            hidden: &hidden.data,
+            output: &output,
+            targets,
+            inverse_temperature,
+        })
     }
 
     /// Adds the gradients of sum(d_logp · [`Model::token_logps`]) to `d_hidden` and, where the
-    /// output matrix is trained, to `grads`.
+    /// output matrix is trained, to `grads`. Rows whose `d_logp` is 0 cost nothing.
     #[allow(clippy::too_many_arguments)]
     pub fn token_logps_backward(
         &self,
@@ -66,7 +194,33 @@ impl Model {
         d_hidden: &mut Mat,
         grads: &mut Grads,
     ) {
-        let _ = (hidden, rows, targets, temperature, d_logp, d_hidden, grads);
-        unimplemented!()
+        let used: Vec<usize> = (0..rows.len()).filter(|i| d_logp[*i] != 0.0).collect();
+        let rows: Vec<usize> = used.iter().map(|i| rows[*i]).collect();
+        let targets: Vec<u32> = used.iter().map(|i| targets[*i]).collect();
+        let d_logp: Vec<f32> = used.iter().map(|i| d_logp[*i]).collect();
+        let id = self.backbone.unembedding().0;
+        let (output, plain) = (
+            self.backbone.packed(id, Form::Transposed),
+            self.backbone.packed(id, Form::Plain),
+        );
+        let picked = hidden.gather(&rows);
+        let mut d_picked = Mat::zeros(picked.rows, picked.cols);
+        vocab::token_logps_backward(
+            Vocab {
+                hidden: &picked.data,
+                output: &output,
+                targets: &targets,
+                inverse_temperature: 1.0 / temperature,
+            },
+            &d_logp,
+            VocabGrads {
+                output: &plain,
+                d_hidden: &mut d_picked.data,
+                d_output: grads.get_mut(id),
+            },
+        );
+        for (i, row) in rows.iter().enumerate() {
+            gainsay_kernels::vector::axpy(1.0, d_picked.row(i), d_hidden.row_mut(*row));
+        }
     }
 }

@@ -4,6 +4,7 @@ pub mod backbone;
 pub mod cache;
 pub mod forward;
 pub mod generate;
+mod layer;
 pub mod ops;
 pub mod params;
 
@@ -11,6 +12,6 @@ pub use forward::Tape;
 pub use generate::{GenOptions, Generated, generate};
 pub use ops::Mat;
 pub use params::{
-    Adapter, AdapterConfig, Backbone, Grads, Layer, Linear, LoraPair, Model, Norm, Packed, ParamId, Part, Proj,
-    Tensor, Trainable,
+    Adapter, AdapterConfig, Backbone, Grads, Layer, Linear, LoraPair, Model, Norm, Packed, ParamId,
+    Part, Proj, Tensor, Trainable,
 };

@@ -1,4 +1,13 @@
-//! Building blocks of the layers.
+//! Building blocks of the layers: projections with their adapter, norms, rotary angles.
+
+use gainsay_kernels::activation::Activation as Kernel;
+use gainsay_kernels::gemm::{Left, PackedWeight, matmul};
+use gainsay_kernels::rope::RopeTable;
+use gainsay_kernels::{norm, vector};
+
+use super::cache::Form;
+use super::params::{Backbone, Grads, LoraPair, Model, Norm, ParamId, Part, Proj};
+use crate::config::{Activation, ModelConfig};
 
 /// A row-major matrix.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,7 +23,11 @@ pub struct Mat {
 impl Mat {
     /// All zeros.
     pub fn zeros(rows: usize, cols: usize) -> Self {
-        Self { rows, cols, data: vec![0.0; rows * cols] }
+        Self {
+            rows,
+            cols,
+            data: vec![0.0; rows * cols],
+        }
     }
 
     /// Row `i`.
@@ -26,4 +39,238 @@ impl Mat {
     pub fn row_mut(&mut self, i: usize) -> &mut [f32] {
         &mut self.data[i * self.cols..(i + 1) * self.cols]
     }
+
+    /// The named rows, in that order.
+    pub fn gather(&self, rows: &[usize]) -> Self {
+        let mut data = Vec::with_capacity(rows.len() * self.cols);
+        rows.iter()
+            .for_each(|row| data.extend_from_slice(self.row(*row)));
+        Self {
+            rows: rows.len(),
+            cols: self.cols,
+            data,
+        }
+    }
+}
+
+/// x·Bᵀ for a small factor B `[out, in]`, times `scale`.
+fn times_transposed(x: &Mat, factor: &super::Tensor, scale: f32) -> Mat {
+    let mut y = Mat::zeros(x.rows, factor.shape[0]);
+    matmul(
+        x.rows,
+        &x.data,
+        Left::Rows,
+        &PackedWeight::transposed(&factor.data, factor.shape[0], x.cols),
+        &mut y.data,
+        false,
+    );
+    if scale != 1.0 {
+        vector::scale(&mut y.data, scale);
+    }
+    y
+}
+
+impl Backbone {
+    /// The packed copy of matrix `id` for products with it.
+    pub(super) fn packed(&self, id: ParamId, form: Form) -> std::sync::Arc<PackedWeight> {
+        self.cache.get(id, form, || {
+            let tensor = match id {
+                ParamId::Linear(l, proj, Part::Weight) => self.layers[l].linears[proj.index()]
+                    .as_ref()
+                    .map(|l| &l.weight),
+                ParamId::LmHead => self.lm_head.as_ref(),
+                _ => Some(&self.embed),
+            };
+            let weight = tensor.expect("only parameters that exist are packed");
+            let (out, input) = (weight.shape[0], weight.shape[1]);
+            match form {
+                Form::Transposed => PackedWeight::transposed(&weight.data, out, input),
+                Form::Plain => PackedWeight::plain(&weight.data, out, input),
+            }
+        })
+    }
+}
+
+impl Model {
+    fn lora(&self, layer: usize, proj: Proj) -> Option<(&LoraPair, f32)> {
+        let adapter = self.adapter.as_ref()?;
+        Some((adapter.pairs.get(&(layer, proj))?, adapter.scale()))
+    }
+
+    /// y = x Wᵀ + b + (alpha / rank) (x Aᵀ) Bᵀ for projection `proj` of `layer`.
+    pub(super) fn linear(&self, layer: usize, proj: Proj, x: &Mat) -> Mat {
+        let weight = self
+            .backbone
+            .packed(ParamId::Linear(layer, proj, Part::Weight), Form::Transposed);
+        let mut y = Mat::zeros(x.rows, weight.columns());
+        matmul(x.rows, &x.data, Left::Rows, &weight, &mut y.data, false);
+        if let Some(bias) = self.backbone.layers[layer].linears[proj.index()]
+            .as_ref()
+            .and_then(|l| l.bias.as_ref())
+        {
+            vector::add_bias(&mut y.data, &bias.data);
+        }
+        if let Some((pair, scale)) = self.lora(layer, proj) {
+            let low = times_transposed(x, &pair.a, scale);
+            let (out, rank) = (pair.b.shape[0], pair.b.shape[1]);
+            matmul(
+                x.rows,
+                &low.data,
+                Left::Rows,
+                &PackedWeight::transposed(&pair.b.data, out, rank),
+                &mut y.data,
+                true,
+            );
+        }
+        y
+    }
+
+    /// Adds the gradients of [`Model::linear`] to `grads` where it trains them, and to `dx`
+    /// where given. With s = alpha / rank and e = s dy B: dW += dyᵀ x, db += sum of dy,
+    /// dA += eᵀ x, dB += s dyᵀ (x Aᵀ), dx += dy W + e A.
+    pub(super) fn linear_backward(
+        &self,
+        layer: usize,
+        proj: Proj,
+        x: &Mat,
+        dy: &Mat,
+        mut dx: Option<&mut Mat>,
+        grads: &mut Grads,
+    ) {
+        let id = ParamId::Linear(layer, proj, Part::Weight);
+        if let Some(sum) = grads.get_mut(id) {
+            let right = PackedWeight::plain(&x.data, x.rows, x.cols);
+            matmul(dy.cols, &dy.data, Left::Columns, &right, sum, true);
+        }
+        if let Some(sum) = grads.get_mut(ParamId::Linear(layer, proj, Part::Bias)) {
+            vector::add_column_sums(&dy.data, sum);
+        }
+        if let Some(dx) = dx.as_deref_mut() {
+            let weight = self.backbone.packed(id, Form::Plain);
+            matmul(dy.rows, &dy.data, Left::Rows, &weight, &mut dx.data, true);
+        }
+        if let Some((pair, scale)) = self.lora(layer, proj) {
+            lora_backward(pair, scale, (layer, proj), x, dy, dx, grads);
+        }
+    }
+
+    /// The norm over rows of `norm.weight` values: LayerNorm where there is a bias.
+    pub(super) fn norm(&self, norm: &Norm, x: &Mat) -> Mat {
+        let mut y = Mat::zeros(x.rows, x.cols);
+        let eps = self.backbone.config.norm_eps;
+        match &norm.bias {
+            Some(bias) => {
+                norm::layer_norm(&x.data, &norm.weight.data, &bias.data, eps, &mut y.data)
+            }
+            None => norm::rms_norm(&x.data, &norm.weight.data, eps, &mut y.data),
+        }
+        y
+    }
+
+    /// Adds the gradients of [`Model::norm`] to `dx` and, where trained, to `grads`.
+    pub(super) fn norm_backward(
+        &self,
+        norm: &Norm,
+        id: impl Fn(Part) -> ParamId,
+        x: &Mat,
+        dy: &Mat,
+        dx: Option<&mut Mat>,
+        grads: &mut Grads,
+    ) {
+        let eps = self.backbone.config.norm_eps;
+        let dx = dx.map(|m| &mut m.data[..]);
+        if norm.bias.is_some() {
+            if let Some(sum) = grads.get_mut(id(Part::Bias)) {
+                vector::add_column_sums(&dy.data, sum);
+            }
+            let d_weight = grads.get_mut(id(Part::Weight));
+            norm::layer_norm_backward(&x.data, &norm.weight.data, eps, &dy.data, dx, d_weight);
+        } else {
+            let d_weight = grads.get_mut(id(Part::Weight));
+            norm::rms_norm_backward(&x.data, &norm.weight.data, eps, &dy.data, dx, d_weight);
+        }
+    }
+}
+
+fn lora_backward(
+    pair: &LoraPair,
+    scale: f32,
+    (layer, proj): (usize, Proj),
+    x: &Mat,
+    dy: &Mat,
+    dx: Option<&mut Mat>,
+    grads: &mut Grads,
+) {
+    let (out, rank) = (pair.b.shape[0], pair.b.shape[1]);
+    let (id_a, id_b) = (ParamId::LoraA(layer, proj), ParamId::LoraB(layer, proj));
+    if dx.is_none() && !grads.trains(id_a) && !grads.trains(id_b) {
+        return;
+    }
+    let mut low = Mat::zeros(dy.rows, rank);
+    matmul(
+        dy.rows,
+        &dy.data,
+        Left::Rows,
+        &PackedWeight::plain(&pair.b.data, out, rank),
+        &mut low.data,
+        false,
+    );
+    vector::scale(&mut low.data, scale);
+    if let Some(sum) = grads.get_mut(id_a) {
+        matmul(
+            rank,
+            &low.data,
+            Left::Columns,
+            &PackedWeight::plain(&x.data, x.rows, x.cols),
+            sum,
+            true,
+        );
+    }
+    if let Some(sum) = grads.get_mut(id_b) {
+        let down = times_transposed(x, &pair.a, scale);
+        matmul(
+            out,
+            &dy.data,
+            Left::Columns,
+            &PackedWeight::plain(&down.data, x.rows, rank),
+            sum,
+            true,
+        );
+    }
+    if let Some(dx) = dx {
+        let a = PackedWeight::plain(&pair.a.data, rank, x.cols);
+        matmul(dy.rows, &low.data, Left::Rows, &a, &mut dx.data, true);
+    }
+}
+
+/// The kernel's name of the non-linearity.
+pub(super) fn kernel(activation: Activation) -> Kernel {
+    match activation {
+        Activation::Silu => Kernel::Silu,
+        Activation::Gelu => Kernel::Gelu,
+        Activation::GeluTanh => Kernel::GeluTanh,
+    }
+}
+
+/// Rotary frequencies theta^(-2i/d), with Llama 3's division of the low ones: wavelengths
+/// above `original / low` are divided by `factor`, those below `original / high` kept, and those
+/// between interpolated (the scheme of Llama 3.1's reference code). Rounded to f32, as the models were trained.
+pub fn rope_frequencies(config: &ModelConfig) -> Vec<f64> {
+    let d = config.rotary_dim as f64;
+    let plain = (0..config.rotary_dim / 2).map(|i| config.rope_theta.powf(-2.0 * i as f64 / d));
+    let scaled = plain.map(|f| {
+        let Some(s) = config.rope_scaling else {
+            return f;
+        };
+        let turns = s.original_positions * f / std::f64::consts::TAU;
+        let keep = ((turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor))
+            .clamp(0.0, 1.0);
+        keep * f + (1.0 - keep) * f / s.factor
+    });
+    scaled.map(|f| f64::from(f as f32)).collect()
+}
+
+/// Cosines and sines for positions below `positions`.
+pub(super) fn rope_table(config: &ModelConfig, positions: usize) -> RopeTable {
+    RopeTable::new(&rope_frequencies(config), positions)
 }

@@ -1,0 +1,463 @@
+//! One layer: forward, and backward from its input.
+
+use gainsay_kernels::attention::{Heads, Span, attention, attention_backward};
+use gainsay_kernels::rope::{RopeTable, rope};
+use gainsay_kernels::{activation, vector};
+
+use super::ops::{Mat, kernel};
+use super::params::{Grads, Model, Norm, ParamId, Part, Proj};
+
+/// What all layers of one pass share.
+pub(super) struct Rows<'a> {
+    /// Position of each row in its sequence.
+    pub positions: &'a [u32],
+    /// Rotary angles.
+    pub table: &'a RopeTable,
+}
+
+/// Queries, keys and values of some rows, after the head norms and the rotation.
+pub(super) struct Qkv {
+    pub q: Mat,
+    pub k: Mat,
+    pub v: Mat,
+    /// q before its norm, where the family has one.
+    raw_q: Option<Mat>,
+    /// k before its norm.
+    raw_k: Option<Mat>,
+}
+
+/// What the backward pass of a layer reads.
+pub(super) struct Acts {
+    attn_in: Mat,
+    pub qkv: Qkv,
+    mixed: Mat,
+    /// After attention; `None` where both parts read the layer's input.
+    middle: Option<Mat>,
+    mlp: Mlp,
+}
+
+struct Mlp {
+    input: Mat,
+    gate: Option<Mat>,
+    up: Mat,
+    act: Mat,
+}
+
+impl Model {
+    pub(super) fn heads(&self) -> Heads {
+        let config = &self.backbone.config;
+        Heads {
+            heads: config.num_heads,
+            kv_heads: config.num_kv_heads,
+            dim: config.head_dim,
+        }
+    }
+
+    fn has(&self, layer: usize, proj: Proj) -> bool {
+        self.backbone.layers[layer].linears[proj.index()].is_some()
+    }
+
+    /// Projects normed rows to queries, keys and values.
+    pub(super) fn qkv(&self, l: usize, rows: &Rows, attn_in: &Mat) -> Qkv {
+        let dim = self.heads().dim;
+        let (q, k, v) = if self.has(l, Proj::Qkv) {
+            split_heads(&self.linear(l, Proj::Qkv, attn_in), dim)
+        } else {
+            (
+                self.linear(l, Proj::Q, attn_in),
+                self.linear(l, Proj::K, attn_in),
+                self.linear(l, Proj::V, attn_in),
+            )
+        };
+        let layer = &self.backbone.layers[l];
+        let (mut q, raw_q) = self.head_norm(layer.q_norm.as_ref(), q);
+        let (mut k, raw_k) = self.head_norm(layer.k_norm.as_ref(), k);
+        rope(&mut q.data, q.cols, dim, rows.table, rows.positions, false);
+        rope(&mut k.data, k.cols, dim, rows.table, rows.positions, false);
+        Qkv {
+            q,
+            k,
+            v,
+            raw_q,
+            raw_k,
+        }
+    }
+
+    fn head_norm(&self, norm: Option<&Norm>, x: Mat) -> (Mat, Option<Mat>) {
+        match norm {
+            Some(norm) => (self.norm(norm, &x), Some(x)),
+            None => (x, None),
+        }
+    }
+
+    /// The MLP; its result and what its backward reads.
+    fn mlp(&self, l: usize, input: Mat) -> (Mat, Mlp) {
+        let kind = kernel(self.backbone.config.activation);
+        let gate = self
+            .has(l, Proj::Gate)
+            .then(|| self.linear(l, Proj::Gate, &input));
+        let up = self.linear(l, Proj::Up, &input);
+        let mut act = Mat::zeros(up.rows, up.cols);
+        match &gate {
+            Some(gate) => activation::gated(kind, &gate.data, &up.data, &mut act.data),
+            None => activation::activate(kind, &up.data, &mut act.data),
+        }
+        (
+            self.linear(l, Proj::Down, &act),
+            Mlp {
+                input,
+                gate,
+                up,
+                act,
+            },
+        )
+    }
+
+    /// Everything after attention: `x` is the layer's input and `mixed` what attention gave.
+    /// Returns the layer's output, the stream after attention where it exists, and the MLP's
+    /// intermediate values.
+    pub(super) fn after_attention(&self, l: usize, x: &Mat, mixed: &Mat) -> (Mat, LayerRest) {
+        let norm = &self.backbone.layers[l].mlp_norm;
+        let mut out = self.linear(l, Proj::O, mixed);
+        vector::add(&mut out.data, &x.data);
+        let parallel = self.backbone.config.parallel_residual;
+        let input = self.norm(norm, if parallel { x } else { &out });
+        let (result, mlp) = self.mlp(l, input);
+        let middle = (!parallel).then(|| out.clone());
+        vector::add(&mut out.data, &result.data);
+        (out, LayerRest { middle, mlp })
+    }
+
+    pub(super) fn attention_input(&self, l: usize, x: &Mat) -> Mat {
+        self.norm(&self.backbone.layers[l].attn_norm, x)
+    }
+
+    /// The layer's output and what its backward reads.
+    pub(super) fn layer(&self, l: usize, rows: &Rows, spans: &[Span], x: &Mat) -> (Mat, Acts) {
+        let attn_in = self.attention_input(l, x);
+        let qkv = self.qkv(l, rows, &attn_in);
+        let mut mixed = Mat::zeros(x.rows, qkv.q.cols);
+        attention(
+            self.heads(),
+            spans,
+            &qkv.q.data,
+            &qkv.k.data,
+            &qkv.v.data,
+            &mut mixed.data,
+        );
+        let (out, rest) = self.after_attention(l, x, &mixed);
+        (
+            out,
+            Acts {
+                attn_in,
+                qkv,
+                mixed,
+                middle: rest.middle,
+                mlp: rest.mlp,
+            },
+        )
+    }
+
+    /// Adds the layer's parameter gradients to `grads`; turns `d`, the gradient of the output,
+    /// into that of the input `x` if `need_input`, else leaves it meaningless. Nothing is
+    /// computed that neither asks for.
+    pub(super) fn layer_backward(
+        &self,
+        l: usize,
+        rows: &Rows,
+        offsets: &[usize],
+        x: &Mat,
+        acts: &mut Acts,
+        d: &mut Mat,
+        need_input: bool,
+        grads: &mut Grads,
+    ) {
+        let attention = need_input || trains_attention(grads, l);
+        // With parallel residuals the attention's gradient is the output's, untouched.
+        let d_out = acts.middle.is_none().then(|| d.clone());
+        let through_mlp = if acts.middle.is_some() {
+            attention
+        } else {
+            need_input
+        };
+        if through_mlp || trains_mlp(grads, l) {
+            self.mlp_backward(l, acts, x, d, through_mlp, grads);
+        }
+        if attention {
+            let d_attn = match &d_out {
+                Some(d_out) => {
+                    self.attention_part_backward(l, rows, offsets, acts, d_out, need_input, grads)
+                }
+                None => self.attention_part_backward(l, rows, offsets, acts, d, need_input, grads),
+            };
+            let norm = &self.backbone.layers[l].attn_norm;
+            self.norm_backward(
+                norm,
+                |p| ParamId::AttnNorm(l, p),
+                x,
+                &d_attn,
+                need_input.then_some(d),
+                grads,
+            );
+        }
+    }
+
+    /// d += the MLP's share, through its norm.
+    fn mlp_backward(
+        &self,
+        l: usize,
+        acts: &mut Acts,
+        x: &Mat,
+        d: &mut Mat,
+        through: bool,
+        grads: &mut Grads,
+    ) {
+        let kind = kernel(self.backbone.config.activation);
+        let mlp = &mut acts.mlp;
+        let norm_id = |p| ParamId::MlpNorm(l, p);
+        let need_norm =
+            through || grads.trains(norm_id(Part::Weight)) || grads.trains(norm_id(Part::Bias));
+        let need_act = need_norm
+            || [Proj::Gate, Proj::Up]
+                .iter()
+                .any(|p| trains_linear(grads, l, *p));
+        let mut d_act = Mat::zeros(mlp.act.rows, mlp.act.cols);
+        self.linear_backward(
+            l,
+            Proj::Down,
+            &mlp.act,
+            d,
+            need_act.then_some(&mut d_act),
+            grads,
+        );
+        if !need_act {
+            return;
+        }
+        let mut d_in = Mat::zeros(mlp.input.rows, mlp.input.cols);
+        match &mut mlp.gate {
+            Some(gate) => {
+                activation::gated_backward(kind, &mut gate.data, &mut mlp.up.data, &d_act.data);
+                self.linear_backward(
+                    l,
+                    Proj::Gate,
+                    &mlp.input,
+                    gate,
+                    need_norm.then_some(&mut d_in),
+                    grads,
+                );
+                self.linear_backward(
+                    l,
+                    Proj::Up,
+                    &mlp.input,
+                    &mlp.up,
+                    need_norm.then_some(&mut d_in),
+                    grads,
+                );
+            }
+            None => {
+                activation::activate_backward(kind, &mlp.up.data, &mut d_act.data);
+                self.linear_backward(
+                    l,
+                    Proj::Up,
+                    &mlp.input,
+                    &d_act,
+                    need_norm.then_some(&mut d_in),
+                    grads,
+                );
+            }
+        }
+        if need_norm {
+            let input = acts.middle.as_ref().unwrap_or(x);
+            let norm = &self.backbone.layers[l].mlp_norm;
+            self.norm_backward(norm, norm_id, input, &d_in, through.then_some(d), grads);
+        }
+    }
+
+    /// The gradient of the attention's normed input; zeros where nothing asks for it.
+    fn attention_part_backward(
+        &self,
+        l: usize,
+        rows: &Rows,
+        offsets: &[usize],
+        acts: &Acts,
+        d: &Mat,
+        need_input: bool,
+        grads: &mut Grads,
+    ) -> Mat {
+        let norm_id = |p| ParamId::AttnNorm(l, p);
+        let need_norm =
+            need_input || grads.trains(norm_id(Part::Weight)) || grads.trains(norm_id(Part::Bias));
+        let heads = [ParamId::QNorm(l), ParamId::KNorm(l)]
+            .iter()
+            .any(|id| grads.trains(*id));
+        let projections = [Proj::Q, Proj::K, Proj::V, Proj::Qkv]
+            .iter()
+            .any(|p| trains_linear(grads, l, *p));
+        let need_mixed = need_norm || heads || projections;
+        let mut d_mixed = Mat::zeros(acts.mixed.rows, acts.mixed.cols);
+        self.linear_backward(
+            l,
+            Proj::O,
+            &acts.mixed,
+            d,
+            need_mixed.then_some(&mut d_mixed),
+            grads,
+        );
+        let mut d_in = Mat::zeros(acts.attn_in.rows, acts.attn_in.cols);
+        if !need_mixed {
+            return d_in;
+        }
+        let Qkv {
+            q,
+            k,
+            v,
+            raw_q,
+            raw_k,
+        } = &acts.qkv;
+        let like = |m: &Mat| Mat::zeros(m.rows, m.cols);
+        let (mut dq, mut dk, mut dv) = (like(q), like(k), like(v));
+        let shape = self.heads();
+        attention_backward(
+            shape,
+            offsets,
+            &q.data,
+            &k.data,
+            &v.data,
+            &d_mixed.data,
+            &mut dq.data,
+            &mut dk.data,
+            &mut dv.data,
+        );
+        rope(
+            &mut dq.data,
+            q.cols,
+            shape.dim,
+            rows.table,
+            rows.positions,
+            true,
+        );
+        rope(
+            &mut dk.data,
+            k.cols,
+            shape.dim,
+            rows.table,
+            rows.positions,
+            true,
+        );
+        let layer = &self.backbone.layers[l];
+        let dq = self.head_norm_backward(
+            layer.q_norm.as_ref(),
+            ParamId::QNorm(l),
+            raw_q.as_ref(),
+            dq,
+            grads,
+        );
+        let dk = self.head_norm_backward(
+            layer.k_norm.as_ref(),
+            ParamId::KNorm(l),
+            raw_k.as_ref(),
+            dk,
+            grads,
+        );
+        if self.has(l, Proj::Qkv) {
+            let d_qkv = join_heads(&dq, &dk, &dv, shape.dim);
+            self.linear_backward(
+                l,
+                Proj::Qkv,
+                &acts.attn_in,
+                &d_qkv,
+                need_norm.then_some(&mut d_in),
+                grads,
+            );
+        } else {
+            for (proj, dy) in [(Proj::Q, dq), (Proj::K, dk), (Proj::V, dv)] {
+                self.linear_backward(
+                    l,
+                    proj,
+                    &acts.attn_in,
+                    &dy,
+                    need_norm.then_some(&mut d_in),
+                    grads,
+                );
+            }
+        }
+        d_in
+    }
+
+    fn head_norm_backward(
+        &self,
+        norm: Option<&Norm>,
+        id: ParamId,
+        raw: Option<&Mat>,
+        dy: Mat,
+        grads: &mut Grads,
+    ) -> Mat {
+        let (Some(norm), Some(raw)) = (norm, raw) else {
+            return dy;
+        };
+        let mut dx = Mat::zeros(raw.rows, raw.cols);
+        self.norm_backward(norm, |_| id, raw, &dy, Some(&mut dx), grads);
+        dx
+    }
+}
+
+/// What [`Model::after_attention`] leaves for the backward pass.
+pub(super) struct LayerRest {
+    middle: Option<Mat>,
+    mlp: Mlp,
+}
+
+fn trains_linear(grads: &Grads, l: usize, proj: Proj) -> bool {
+    [Part::Weight, Part::Bias]
+        .iter()
+        .any(|p| grads.trains(ParamId::Linear(l, proj, *p)))
+        || grads.trains(ParamId::LoraA(l, proj))
+        || grads.trains(ParamId::LoraB(l, proj))
+}
+
+fn trains_norm(grads: &Grads, id: impl Fn(Part) -> ParamId) -> bool {
+    grads.trains(id(Part::Weight)) || grads.trains(id(Part::Bias))
+}
+
+fn trains_attention(grads: &Grads, l: usize) -> bool {
+    trains_norm(grads, |p| ParamId::AttnNorm(l, p))
+        || grads.trains(ParamId::QNorm(l))
+        || grads.trains(ParamId::KNorm(l))
+        || [Proj::Q, Proj::K, Proj::V, Proj::Qkv, Proj::O]
+            .iter()
+            .any(|p| trains_linear(grads, l, *p))
+}
+
+fn trains_mlp(grads: &Grads, l: usize) -> bool {
+    trains_norm(grads, |p| ParamId::MlpNorm(l, p))
+        || [Proj::Gate, Proj::Up, Proj::Down]
+            .iter()
+            .any(|p| trains_linear(grads, l, *p))
+}
+
+/// True where some parameter of layer `l` is trained.
+pub(super) fn trains_layer(grads: &Grads, l: usize) -> bool {
+    trains_attention(grads, l) || trains_mlp(grads, l)
+}
+
+/// `[rows, heads, 3, dim]` to q, k and v, each `[rows, heads, dim]`.
+fn split_heads(qkv: &Mat, dim: usize) -> (Mat, Mat, Mat) {
+    let mut parts: [Mat; 3] = std::array::from_fn(|_| Mat::zeros(qkv.rows, qkv.cols / 3));
+    for (i, head) in qkv.data.chunks_exact(3 * dim).enumerate() {
+        for (part, values) in parts.iter_mut().zip(head.chunks_exact(dim)) {
+            part.data[i * dim..(i + 1) * dim].copy_from_slice(values);
+        }
+    }
+    let [q, k, v] = parts;
+    (q, k, v)
+}
+
+fn join_heads(q: &Mat, k: &Mat, v: &Mat, dim: usize) -> Mat {
+    let mut out = Mat::zeros(q.rows, 3 * q.cols);
+    for (i, head) in out.data.chunks_exact_mut(3 * dim).enumerate() {
+        for (part, values) in [q, k, v].iter().zip(head.chunks_exact_mut(dim)) {
+            values.copy_from_slice(&part.data[i * dim..(i + 1) * dim]);
+        }
+    }
+    out
+}
