@@ -13,9 +13,10 @@ pub use evaluate::{Heldout, pair_accuracy};
 pub use head_fit::{HeadFit, HeadFitOptions, PairLabel, fit_head};
 pub use pairs::{PairCounts, TrainPair, is_heldout, prepare_pairs};
 pub use reward_model::{
-    EpochReport, HeadInit, RewardMethod, RewardStep, RewardTrainOptions, RewardTrainReport, train_reward,
+    EpochReport, HeadInit, RewardMethod, RewardStep, RewardTrainOptions, RewardTrainReport, batch_gradient,
+    train_reward,
 };
-pub use rloo::{Rloo, RlooOptions, RlooReport, RlooStep, TrainPrompt, train_rloo};
+pub use rloo::{Rloo, RlooOptions, RlooReport, RlooStep, TrainPrompt, sequence_backward, train_rloo};
 pub use weights::Weights;
 
 use crate::config::Family;

@@ -8,6 +8,7 @@ use gainsay_core::record::PreferenceRecord;
 use gainsay_core::rng::Key;
 
 mod options;
+
 pub(super) use options::positive;
 pub use options::{EpochReport, HeadInit, RewardMethod, RewardStep, RewardTrainOptions, RewardTrainReport};
 

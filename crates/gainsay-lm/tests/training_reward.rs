@@ -1,0 +1,228 @@
+//! Reward models trained on the tiny random model, end to end.
+
+mod training_common;
+
+use std::ops::ControlFlow;
+
+use gainsay_core::engine::{RewardFn, ScoreItem};
+use gainsay_core::record::Answer;
+use gainsay_lm::config::Family;
+use gainsay_lm::loss::bradley_terry;
+use gainsay_lm::model::Proj;
+use gainsay_lm::reward::{FeatureKind, LocalReward, RewardModel, head_product};
+use gainsay_lm::sequence::{Settings, Truncate};
+use gainsay_lm::train::{HeadInit, RewardMethod, RewardTrainOptions, RewardTrainReport, TrainEvent, train_reward};
+use gainsay_lm::{Loaded, load};
+use training_common::{pair, quiet, vowel_pairs};
+
+fn base() -> Loaded {
+    Loaded { head: None, ..load("tiny-random:1").unwrap() }
+}
+
+fn options(method: RewardMethod) -> RewardTrainOptions {
+    let mut options = RewardTrainOptions::new(method, Family::Llama);
+    options.head_init = HeadInit::Zero;
+    options.heldout = 0.3;
+    options.epochs = 4;
+    options.lr = if method == RewardMethod::Full { 3e-3 } else { 2e-2 };
+    options
+}
+
+fn train(method: RewardMethod) -> (RewardModel, RewardTrainReport) {
+    train_reward(base(), &vowel_pairs(120, 5), &options(method), &mut quiet()).unwrap()
+}
+
+#[test]
+fn every_method_learns_an_easy_rule() {
+    for method in [RewardMethod::Head, RewardMethod::Lora, RewardMethod::Full] {
+        let (_, report) = train(method);
+        let before = report.heldout_before.unwrap();
+        let after = report.epochs.last().unwrap().heldout.unwrap();
+        assert!(after.loss < before.loss, "{method:?}: {before:?} {after:?}");
+        // An untrained head orders nothing: 1/2.
+        assert_eq!(before.accuracy.unwrap().estimate, 0.5);
+        assert!(after.accuracy.unwrap().low > 0.5, "{method:?}: {after:?}");
+        assert!(report.losses.iter().all(|l| l.is_finite()));
+        assert_eq!(report.pairs.train + report.pairs.heldout, 120);
+        assert!(report.cost.tokens > 0);
+    }
+}
+
+#[test]
+fn only_what_the_method_names_is_trained() {
+    let base = base();
+    let hidden = base.backbone.config.hidden_size;
+    let (head, report) = train(RewardMethod::Head);
+    assert_eq!((report.parameters, head.model.adapter.is_none()), (hidden, true));
+    assert_eq!(head.model.backbone, base.backbone);
+    let (lora, report) = train(RewardMethod::Lora);
+    let factors: usize = lora.model.adapter.as_ref().unwrap().params().iter().map(|(_, t)| t.data.len()).sum();
+    assert_eq!(report.parameters, factors + hidden);
+    assert_eq!(lora.model.backbone, base.backbone);
+    assert!(lora.model.adapter.as_ref().unwrap().params().iter().all(|(_, t)| t.data.iter().any(|x| *x != 0.0)));
+    let (full, report) = train(RewardMethod::Full);
+    let weights: usize = base.backbone.params().iter().map(|(_, t)| t.data.len()).sum();
+    assert_eq!(report.parameters, weights + hidden);
+    for ((id, old), (_, new)) in base.backbone.params().iter().zip(full.model.backbone.params()) {
+        assert_ne!(old.data, new.data, "{id:?} did not move");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bits_and_another_does_not() {
+    for method in [RewardMethod::Head, RewardMethod::Lora, RewardMethod::Full] {
+        let (a, ra) = train(method);
+        let (b, rb) = train(method);
+        assert_eq!((&a.head, &a.model.adapter, &a.identity), (&b.head, &b.model.adapter, &b.identity));
+        assert_eq!(a.model.backbone, b.model.backbone);
+        assert_eq!((ra.losses, ra.epochs), (rb.losses, rb.epochs));
+    }
+    let other = RewardTrainOptions { seed: 1, ..options(RewardMethod::Lora) };
+    let (c, _) = train_reward(base(), &vowel_pairs(120, 5), &other, &mut quiet()).unwrap();
+    assert_ne!(c.identity, train(RewardMethod::Lora).0.identity);
+}
+
+#[test]
+fn a_fitted_start_is_the_head_methods_optimum() {
+    let (head, _) = train(RewardMethod::Head);
+    let mut fitted = RewardTrainOptions { head_init: HeadInit::Fitted, epochs: 1, ..options(RewardMethod::Lora) };
+    fitted.lr = 1e-12;
+    let (lora, report) = train_reward(base(), &vowel_pairs(120, 5), &fitted, &mut quiet()).unwrap();
+    for (a, b) in head.head.iter().zip(&lora.head) {
+        assert!((a - b).abs() < 1e-6);
+    }
+    assert!(report.heldout_before.unwrap().accuracy.unwrap().low > 0.5);
+}
+
+#[test]
+fn unordered_answers_are_left_out_and_ties_are_not() {
+    let mut records = vowel_pairs(40, 5);
+    records[0].answer = Answer::BothBad;
+    records[0].p_first = None;
+    records[1].answer = Answer::Skip;
+    records[1].p_first = None;
+    records[2].answer = Answer::Tie;
+    records[2].p_first = None;
+    let options = RewardTrainOptions { heldout: 0.0, ..options(RewardMethod::Head) };
+    let (_, report) = train_reward(base(), &records, &options, &mut quiet()).unwrap();
+    assert_eq!((report.pairs.both_bad, report.pairs.skipped), (1, 1));
+    assert_eq!((report.pairs.train, report.pairs.heldout, report.pairs.ties), (38, 0, 1));
+    assert!(report.heldout_before.is_none() && report.epochs[0].heldout.is_none());
+}
+
+#[test]
+fn held_out_prompts_do_not_depend_on_order_or_company() {
+    let records = vowel_pairs(60, 5);
+    let heldout = |r: &gainsay_core::record::PreferenceRecord| gainsay_lm::train::is_heldout(r, 0.3);
+    let share = records.iter().filter(|r| heldout(r)).count();
+    assert!((8..30).contains(&share), "{share}");
+    // Two pairs of one prompt are on the same side.
+    let twin = pair("another id", &records[0].prompt.display(), "x", "y", true);
+    assert_eq!(heldout(&twin), heldout(&records[0]));
+}
+
+#[test]
+fn bad_input_is_refused_with_its_name() {
+    let train =
+        |records: &[_], options: &RewardTrainOptions| train_reward(base(), records, options, &mut quiet()).unwrap_err();
+    let lora = options(RewardMethod::Lora);
+    let mut records = vowel_pairs(4, 5);
+    records[1].p_first = Some(1.5);
+    let error = train(&records, &lora);
+    assert!(error.is_user_error() && error.to_string().contains("pair-1"), "{error}");
+    let mut records = vowel_pairs(4, 5);
+    records[2].margin = Some(-1.0);
+    assert!(train(&records, &lora).to_string().contains("margin"));
+    assert!(train(&[], &lora).to_string().contains("no pair"));
+    let mut dropout = lora.clone();
+    dropout.adapter.dropout = 0.1;
+    assert!(train(&vowel_pairs(4, 5), &dropout).to_string().contains("dropout"));
+    let mut target = lora.clone();
+    target.adapter.targets = vec![Proj::Qkv];
+    assert!(train(&vowel_pairs(4, 5), &target).to_string().contains("q_proj"));
+    let long = RewardTrainOptions {
+        settings: Settings { max_tokens: 20, truncate: Truncate::Refuse, ..Settings::default() },
+        ..lora.clone()
+    };
+    let error = train(&vowel_pairs(4, 5), &long);
+    assert!(error.is_user_error() && error.to_string().contains("pair-0, first answer"), "{error}");
+}
+
+#[test]
+fn a_diverging_run_stops_and_names_its_pairs() {
+    let mut records = vowel_pairs(8, 5);
+    // A margin of 1e308 twice over: the batch's loss is infinite.
+    records.iter_mut().for_each(|r| r.margin = Some(1e308));
+    let options = RewardTrainOptions { heldout: 0.0, ..options(RewardMethod::Lora) };
+    let error = train_reward(base(), &records, &options, &mut quiet()).unwrap_err();
+    let text = error.to_string();
+    assert!(!error.is_user_error(), "{text}");
+    assert!(text.contains("step 1") && text.contains("pair-3") && text.contains("learning rate"), "{text}");
+}
+
+#[test]
+fn a_listener_can_stop_the_run() {
+    let mut heard = 0;
+    let error = train_reward(base(), &vowel_pairs(40, 5), &options(RewardMethod::Lora), &mut |event| {
+        heard += 1;
+        assert!(matches!(event, TrainEvent::RewardStep(_)));
+        ControlFlow::Break(())
+    })
+    .unwrap_err();
+    assert!(heard == 1 && error.to_string().contains("stopped"));
+}
+
+#[test]
+fn truncation_cuts_the_prompts_left_and_is_counted() {
+    let mut options = options(RewardMethod::Head);
+    options.settings.max_tokens = 20;
+    let (_, report) = train_reward(base(), &vowel_pairs(40, 5), &options, &mut quiet()).unwrap();
+    assert_eq!(report.pairs.truncated, 80);
+}
+
+#[test]
+fn training_goes_on_from_a_reward_model() {
+    let (model, report) = train(RewardMethod::Lora);
+    let loaded = Loaded { adapter: model.model.adapter.clone(), head: Some(model.head.clone()), ..base() };
+    let mut options = options(RewardMethod::Lora);
+    options.epochs = 1;
+    let (_, again) = train_reward(loaded.clone(), &vowel_pairs(120, 5), &options, &mut quiet()).unwrap();
+    assert_eq!(again.heldout_before, report.epochs.last().unwrap().heldout);
+    // All weights: the adapter is merged first, the rewards stay.
+    options.method = RewardMethod::Full;
+    let (full, merged) = train_reward(loaded, &vowel_pairs(120, 5), &options, &mut quiet()).unwrap();
+    let (before, last) = (merged.heldout_before.unwrap(), report.epochs.last().unwrap().heldout.unwrap());
+    assert!((before.loss - last.loss).abs() < 1e-4, "{before:?} {last:?}");
+    assert!(full.model.adapter.is_none());
+}
+
+#[test]
+fn rewards_are_the_heads_product_with_the_last_token_in_any_company() {
+    let (model, report) = train(RewardMethod::Lora);
+    let records = vowel_pairs(30, 9);
+    let items: Vec<ScoreItem<'_>> = records.iter().map(|r| ScoreItem::side(&r.prompt, &r.first)).collect();
+    let head = model.head.clone();
+    let local = LocalReward::new(model.clone(), Settings::default());
+    let together = local.rewards(&items).unwrap();
+    let small = LocalReward::new(model, Settings { batch_tokens: 1, ..Settings::default() });
+    assert_eq!(together, small.rewards(&items).unwrap());
+    let features = local.features(&items, FeatureKind::LastToken, None).unwrap();
+    for (i, reward) in together.iter().enumerate() {
+        assert!((head_product(features.row(i), &head) - reward).abs() < 1e-6);
+        let alone = local.rewards(&items[i..=i]).unwrap();
+        assert_eq!(alone[0], *reward);
+    }
+    assert_eq!(local.features(&items, FeatureKind::MeanCompletion, Some(1)).unwrap().rows, 30);
+    assert!(local.features(&items, FeatureKind::LastToken, Some(9)).is_err());
+    assert!(local.counters().tokens() > 0 && local.counters().truncated() == 0);
+    // The report's loss is that of these rewards: recomputed over the held-out pairs.
+    let pairs = vowel_pairs(120, 5);
+    let held: Vec<_> = pairs.iter().filter(|r| gainsay_lm::train::is_heldout(r, 0.3)).collect();
+    let losses = held.iter().map(|r| {
+        let sides = [ScoreItem::side(&r.prompt, &r.first), ScoreItem::side(&r.prompt, &r.second)];
+        let values = local.rewards(&sides).unwrap();
+        bradley_terry(r.p_first.unwrap(), 0.0, values[0], values[1], 0.01).loss
+    });
+    let loss = losses.sum::<f64>() / held.len() as f64;
+    assert!((loss - report.epochs.last().unwrap().heldout.unwrap().loss).abs() < 1e-9);
+}
