@@ -7,6 +7,7 @@
 //! - [`import`]: other tools' files as records.
 //! - [`conflict`]: where a reward model and a policy contradict each other.
 //! - [`rng`]: random numbers keyed on what they are for.
+//! - [`select`]: which comparisons to ask for.
 //! - [`stats`]: moments, intervals, bootstrap and AUROC on plain slices.
 
 pub mod conflict;
@@ -18,4 +19,5 @@ mod names;
 pub mod oracle;
 pub mod record;
 pub mod rng;
+pub mod select;
 pub mod stats;

@@ -37,6 +37,11 @@ impl ConventionCheck {
         Self { keys: &["logp_policy", "reward_model"], first: None }
     }
 
+    /// For uses of the reward alone: `meta.reward_model`.
+    pub fn rewards() -> Self {
+        Self { keys: &["reward_model"], first: None }
+    }
+
     /// For files with conflict measures: also `meta.conflicts`.
     pub fn conflicts() -> Self {
         Self { keys: &["logp_policy", "reward_model", "conflicts"], first: None }
