@@ -386,3 +386,27 @@ pub fn add_rows_by_id(rows: &[f32], ids: &[u32], width: usize, table: &mut [f32]
         }
     });
 }
+
+/// Largest logit, and the log of the sum of the exponentials less it.
+pub fn log_normalizer(logits: &[f32]) -> (f32, f64) {
+    let parts: Vec<Part> = logits
+        .chunks(CHUNK)
+        .map(|z| {
+            let (most, sum) = log_sum_exp(z);
+            Part {
+                most,
+                sum,
+                picked: None,
+            }
+        })
+        .collect();
+    let most = parts
+        .iter()
+        .map(|p| p.most)
+        .fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = parts
+        .iter()
+        .map(|p| f64::from(p.sum) * f64::from(p.most - most).exp())
+        .sum();
+    (most, sum.ln())
+}

@@ -4,9 +4,11 @@ pub mod backbone;
 pub mod cache;
 pub mod forward;
 pub mod generate;
+mod kv;
 mod layer;
 pub mod ops;
 pub mod params;
+mod sampler;
 
 pub use forward::Tape;
 pub use generate::{GenOptions, Generated, generate};
