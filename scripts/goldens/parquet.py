@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 
 folder = Path(sys.argv[1])
 
+# n_tokens is missing once, and so a float: that is what becomes of such columns in pandas.
 candidates = [
-    {"text": "So.", "token_ids": [5, 6], "logp": -2.5, "n_tokens": 2, "reward": 0.5, "gold": None},
-    {"text": "No.", "token_ids": None, "logp": -1.25, "n_tokens": 2, "reward": None, "gold": 1.0},
+    {"text": "So.", "token_ids": [5, 6], "logp": -2.5, "n_tokens": 2.0, "reward": 0.5, "gold": None},
+    {"text": "No.", "token_ids": None, "logp": -1.25, "n_tokens": None, "reward": None, "gold": 1.0},
 ]
 prompts = pd.DataFrame(
     {

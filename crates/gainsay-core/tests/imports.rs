@@ -340,6 +340,16 @@ fn preference_rows_that_are_wrong() {
 }
 
 #[test]
+fn preferences_are_no_prompts() {
+    let row = json!({"id":"x","prompt":"q","chosen":"a","rejected":"b"});
+    assert_eq!(
+        prompts("a.jsonl", &row).unwrap_err(),
+        "a.jsonl:1: not a prompt record: it looks like a preference record; name a file of prompt \
+         records"
+    );
+}
+
+#[test]
 fn mixed_files_are_told_apart_row_by_row() {
     let own = r#"{"schema":1,"id":"x","prompt":"q","first":{"text":"a"},"second":{"text":"b"},"p_first":0.25,"answer":"second"}"#;
     let trl = r#"{"prompt":"q","chosen":"a","rejected":"b"}"#;
@@ -363,8 +373,8 @@ fn what_trl_gets() {
     let export = |p, answer, ties| export_trl(&record(p, answer), ties, Layout::Plain);
     let ab = json!({"id":"x","prompt":"q","chosen":"a","rejected":"b"});
     let ba = json!({"id":"x","prompt":"q","chosen":"b","rejected":"a"});
-    assert_eq!(export(Some(0.83), Answer::First, Ties::Drop), [ab.clone()]);
-    assert_eq!(export(Some(0.0), Answer::Second, Ties::Keep), [ba.clone()]);
+    assert_eq!(export(Some(0.83), Answer::First, Ties::Drop), std::slice::from_ref(&ab));
+    assert_eq!(export(Some(0.0), Answer::Second, Ties::Keep), std::slice::from_ref(&ba));
     assert_eq!(export(Some(0.5), Answer::Tie, Ties::Keep), [ab, ba]);
     assert!(export(Some(0.5), Answer::Tie, Ties::Drop).is_empty());
     assert!(export(None, Answer::BothBad, Ties::Keep).is_empty());

@@ -31,7 +31,7 @@ fn tables_written_by_pandas() {
     let expected: Vec<PromptRecord> = [
         json!({"id":"p0","prompt":"Why?","completions":[
             {"text":"So.","token_ids":[5,6],"logp":-2.5,"n_tokens":2,"reward":0.5},
-            {"text":"No.","logp":-1.25,"n_tokens":2,"gold":1.0}],"tau_b":0.25,"topic":"sky"}),
+            {"text":"No.","logp":-1.25,"gold":1.0}],"tau_b":0.25,"topic":"sky"}),
         json!({"id":"p1","prompt":"How?","topic":"sea"}),
     ]
     .map(|row| serde_json::from_value(row).unwrap())

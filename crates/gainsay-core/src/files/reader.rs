@@ -248,7 +248,7 @@ fn shape<T: Record>(row: Map<String, Value>) -> String {
     let has = |name: &str| row.contains_key(name);
     let like = if has("strategy") && has("first") {
         Some(Kind::Selection)
-    } else if has("answer") && has("first") {
+    } else if (has("answer") && has("first")) || (has("chosen") && has("rejected")) {
         Some(Kind::Preference)
     } else if has("completions") {
         Some(Kind::Prompt)

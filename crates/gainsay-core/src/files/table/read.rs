@@ -151,10 +151,11 @@ fn merge(fields: &[Field], mut row: Map<String, Value>) -> Map<String, Value> {
         row.insert("prompt".into(), turns);
     }
     let has_extra = fields.iter().any(|field| field.name == EXTRA);
-    if has_extra && row.get(EXTRA).is_some_and(Value::is_object) {
-        if let Some(Value::Object(extra)) = row.remove(EXTRA) {
-            row.extend(extra);
-        }
+    if has_extra
+        && row.get(EXTRA).is_some_and(Value::is_object)
+        && let Some(Value::Object(extra)) = row.remove(EXTRA)
+    {
+        row.extend(extra);
     }
     row
 }
@@ -168,6 +169,15 @@ fn merge_value(node: &Node, value: Value) -> Value {
         (Node::Json, Value::String(text)) => match serde_json::from_str(&text) {
             Ok(Value::Object(object)) => Value::Object(object),
             _ => Value::String(text),
+        },
+        // Notebooks turn integers into floats where some are missing.
+        (Node::U32 | Node::I64, value) => match value.as_f64() {
+            Some(float)
+                if value.is_f64() && float.fract() == 0.0 && float.abs() < 2f64.powi(53) =>
+            {
+                (float as i64).into()
+            }
+            _ => value,
         },
         (_, value) => value,
     }
