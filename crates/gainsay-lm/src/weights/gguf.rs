@@ -25,7 +25,10 @@ impl GgufFile {
     pub fn open(path: &Path) -> Result<Self, LmError> {
         let mut reader = BufReader::new(File::open(path).map_err(LmError::read(path))?);
         let content = Content::read(&mut reader).map_err(|e| {
-            LmError::format(path, format!("not a readable GGUF file, or cut off: {e}"))
+            LmError::format(
+                path,
+                format!("not a readable GGUF file, or cut off: {}", first_line(&e)),
+            )
         })?;
         Ok(Self {
             path: path.to_path_buf(),
@@ -103,7 +106,9 @@ impl GgufFile {
         check_shape(path, name, found, shape)?;
         let read = self.content.tensor(&mut self.reader, name, &Device::Cpu);
         let data = read.and_then(|t| t.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>());
-        let data = data.map_err(|e| LmError::tensor(path, name, format!("cannot be read: {e}")))?;
+        let data = data.map_err(|e| {
+            LmError::tensor(path, name, format!("cannot be read: {}", first_line(&e)))
+        })?;
         check_finite(path, name, &data)?;
         Ok(Tensor {
             shape: shape.to_vec(),
@@ -123,6 +128,16 @@ impl GgufFile {
         };
         assemble(config, digest, true, &mut source)
     }
+}
+
+/// candle appends a backtrace to its errors where `RUST_BACKTRACE` is set.
+fn first_line(error: &candle_core::Error) -> String {
+    error
+        .to_string()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// A non-negative integer of any width.
