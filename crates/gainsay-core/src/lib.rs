@@ -8,7 +8,9 @@
 //! - [`conflict`]: where a reward model and a policy contradict each other.
 //! - [`rng`]: random numbers keyed on what they are for.
 //! - [`select`]: which comparisons to ask for.
+//! - [`oracle`]: sources of comparisons other than people.
 //! - [`stats`]: moments, intervals, bootstrap and AUROC on plain slices.
+//! - [`validate`]: does conflict find the reward model's mistakes?
 
 pub mod conflict;
 pub mod engine;
@@ -21,3 +23,4 @@ pub mod record;
 pub mod rng;
 pub mod select;
 pub mod stats;
+pub mod validate;

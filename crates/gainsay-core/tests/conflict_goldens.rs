@@ -1,9 +1,7 @@
 //! The conflict maths against numpy and scipy: `tests/goldens/README.md` says what made them.
 
 use flate2::read::GzDecoder;
-use gainsay_core::conflict::{
-    Compat, ConflictOptions, DatasetMoments, Scope, evaluate, pacs, pair_counts, z_scores,
-};
+use gainsay_core::conflict::{Compat, ConflictOptions, DatasetMoments, Scope, evaluate, pacs, pair_counts, z_scores};
 use gainsay_core::stats;
 use serde_json::Value;
 
@@ -39,11 +37,9 @@ fn a_thousand_groups() {
     for group in groups {
         let (rewards, logps) = (floats(&group["reward"]), floats(&group["logp"]));
         let counts = pair_counts(&logps, &rewards);
-        let expected =
-            ["concordant", "discordant", "tied_only_logp", "tied_only_reward", "tied_both"]
-                .map(|key| group[key].as_u64().unwrap());
-        let got =
-            [counts.concordant, counts.discordant, counts.tied_a, counts.tied_b, counts.tied_both];
+        let expected = ["concordant", "discordant", "tied_only_logp", "tied_only_reward", "tied_both"]
+            .map(|key| group[key].as_u64().unwrap());
+        let got = [counts.concordant, counts.discordant, counts.tied_a, counts.tied_b, counts.tied_both];
         assert_eq!(got, expected, "{}", group["id"]);
         let mut out = vec![0.0; rewards.len()];
         let outcome = evaluate(&rewards, &logps, &mut out);
@@ -146,8 +142,7 @@ fn summary_means() {
 fn auroc() {
     let goldens = goldens();
     for case in goldens["auroc"].as_array().unwrap() {
-        let positive: Vec<bool> =
-            case["positive"].as_array().unwrap().iter().map(|p| p.as_bool().unwrap()).collect();
+        let positive: Vec<bool> = case["positive"].as_array().unwrap().iter().map(|p| p.as_bool().unwrap()).collect();
         match stats::auroc(&floats(&case["scores"]), &positive) {
             Some(value) => close(value, &case["auroc"]),
             None => assert!(case["auroc"].is_null()),

@@ -57,7 +57,7 @@ pub(super) fn logp_of(completion: &Completion, kind: LogpKind) -> Option<f64> {
 }
 
 /// Number of tokens of the completion, where it is known and not 0.
-pub(super) fn token_count(completion: &Completion) -> Option<u32> {
+pub(crate) fn token_count(completion: &Completion) -> Option<u32> {
     let counted = || completion.token_ids.as_ref().map(|ids| ids.len() as u32);
     completion.n_tokens.or_else(counted).filter(|n| *n > 0)
 }
@@ -76,10 +76,7 @@ fn annotate_with(
     pacs: &mut Vec<f64>,
 ) -> GroupOutcome {
     clear(record);
-    record.meta.insert(
-        "conflicts".into(),
-        json!({"compat": options.compat, "logp": options.logp, "scope": options.scope.name()}),
-    );
+    record.meta.insert("conflicts".into(), json!(options.convention()));
     values.fill(record, options.logp)?;
     let (reward, logp) = options.standards(&values.rewards, &values.logps)?;
     pacs.clear();
@@ -131,7 +128,7 @@ impl Annotator {
 }
 
 /// Refuses a record in which no completion has what conflict needs.
-fn require_scores(record: &PromptRecord, kind: LogpKind) -> Result<(), ConflictError> {
+pub(crate) fn require_scores(record: &PromptRecord, kind: LogpKind) -> Result<(), ConflictError> {
     let id = || record.id.clone();
     let lacks = |has: fn(&Completion) -> bool| !record.completions.iter().any(has);
     let missing = |field, remedy| Err(ConflictError::Missing { id: id(), field, remedy });
@@ -235,9 +232,8 @@ mod tests {
 
     #[test]
     fn an_unscored_file_is_the_users_error() {
-        let message = |values: &[_], options| {
-            Annotator::new(options).annotate(&mut record(values)).unwrap_err().to_string()
-        };
+        let message =
+            |values: &[_], options| Annotator::new(options).annotate(&mut record(values)).unwrap_err().to_string();
         let none = message(&[(None, Some(1.0)), (None, Some(2.0))], Default::default());
         assert!(none.contains("\"p\"") && none.contains("gainsay score --reward"), "{none}");
         let logp = message(&[(Some(1.0), None)], Default::default());

@@ -36,8 +36,7 @@ impl PairCounts {
         let ordered = self.concordant + self.discordant;
         let (untied_a, untied_b) = (ordered + self.tied_b, ordered + self.tied_a);
         let difference = self.concordant as f64 - self.discordant as f64;
-        (untied_a > 0 && untied_b > 0)
-            .then(|| difference / (untied_a as f64 * untied_b as f64).sqrt())
+        (untied_a > 0 && untied_b > 0).then(|| difference / (untied_a as f64 * untied_b as f64).sqrt())
     }
 }
 
@@ -130,13 +129,7 @@ fn counts_by_sorting(a: &[f64], b: &[f64]) -> PairCounts {
     }
 }
 
-fn from_untied(
-    pairs: u64,
-    untied_a: u64,
-    untied_b: u64,
-    concordant: u64,
-    discordant: u64,
-) -> PairCounts {
+fn from_untied(pairs: u64, untied_a: u64, untied_b: u64, concordant: u64, discordant: u64) -> PairCounts {
     let ordered = concordant + discordant;
     PairCounts {
         concordant,

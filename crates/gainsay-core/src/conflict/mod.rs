@@ -20,12 +20,11 @@ mod summary;
 mod top;
 
 pub use annotate::{Annotator, ConflictError, GroupValues, annotate};
+pub(crate) use annotate::{require_scores, token_count};
 pub use convention::{ConventionCheck, MixedConventions};
 pub use kendall::{PairCounts, kendall_tau_distance, pair_counts, tau_b};
-pub use options::{Compat, ConflictOptions, DatasetMoments, LogpKind, Scope};
-pub use summary::{
-    Correlation, DegenerateCounts, KEEP, LengthUnit, Summary, SummaryBuilder, SummaryConvention,
-};
+pub use options::{Compat, ConflictOptions, DatasetMoments, LogpKind, Scope, SummaryConvention};
+pub use summary::{Correlation, DegenerateCounts, KEEP, LengthUnit, Summary, SummaryBuilder};
 pub use top::{Top, TopEntry};
 
 use serde::{Deserialize, Serialize};
@@ -169,13 +168,7 @@ fn check_standards(reward: Standard, logp: Standard) -> Result<(Standard, Standa
 /// PACS into `out`, and the measures. A constant ranking counts K = 0 and tau-b = 0, which only
 /// the paper's conventions let through.
 #[inline]
-fn measure(
-    rewards: &[f64],
-    logps: &[f64],
-    reward: Standard,
-    logp: Standard,
-    out: &mut [f64],
-) -> Conflict {
+fn measure(rewards: &[f64], logps: &[f64], reward: Standard, logp: Standard, out: &mut [f64]) -> Conflict {
     let counts = pair_counts(rewards, logps);
     let out = &mut out[..rewards.len()];
     for ((pacs, r), l) in out.iter_mut().zip(rewards).zip(logps) {

@@ -1,8 +1,7 @@
 //! The conventions under which conflict is measured.
 
 use super::{
-    Degenerate, GroupOutcome, GroupValues, PAPER_EPSILON, Standard, check_standards, measure,
-    prompt_standards,
+    Degenerate, GroupOutcome, GroupValues, PAPER_EPSILON, Standard, check_standards, measure, prompt_standards,
 };
 use crate::names::names;
 use crate::record::PromptRecord;
@@ -72,6 +71,17 @@ impl DatasetMoments {
     }
 }
 
+/// The conventions of a summary's numbers, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SummaryConvention {
+    /// `standard` or `paper`.
+    pub compat: Compat,
+    /// `sum` or `mean` (per token).
+    pub logp: LogpKind,
+    /// `prompt` or `dataset`.
+    pub scope: &'static str,
+}
+
 /// How conflict is measured: part of every summary and recorded in annotated files.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ConflictOptions {
@@ -84,6 +94,11 @@ pub struct ConflictOptions {
 }
 
 impl ConflictOptions {
+    /// The names of the conventions.
+    pub fn convention(&self) -> SummaryConvention {
+        SummaryConvention { compat: self.compat, logp: self.logp, scope: self.scope.name() }
+    }
+
     /// The conflict of one prompt's completions on flat slices; PACS into `out` (also where a
     /// prompt without a K has one: dataset scope).
     ///
@@ -99,11 +114,7 @@ impl ConflictOptions {
     }
 
     /// What rewards and log-probs are standardized with, or why they cannot be.
-    pub(super) fn standards(
-        &self,
-        rewards: &[f64],
-        logps: &[f64],
-    ) -> Result<(Standard, Standard), Degenerate> {
+    pub(super) fn standards(&self, rewards: &[f64], logps: &[f64]) -> Result<(Standard, Standard), Degenerate> {
         if !rewards.iter().chain(logps).all(|v| v.is_finite()) {
             return Err(Degenerate::NonFinite);
         }
@@ -112,9 +123,7 @@ impl ConflictOptions {
         }
         match (self.scope, self.compat) {
             (Scope::Prompt, Compat::Standard) => prompt_standards(rewards, logps),
-            (Scope::Prompt, Compat::Paper) => {
-                Ok((Standard::of(rewards).padded(), Standard::of(logps).padded()))
-            }
+            (Scope::Prompt, Compat::Paper) => Ok((Standard::of(rewards).padded(), Standard::of(logps).padded())),
             (Scope::Dataset(moments), compat) => {
                 let reward = Standard::streamed(&moments.reward).ok_or(Degenerate::TooFew)?;
                 let logp = Standard::streamed(&moments.logp).ok_or(Degenerate::TooFew)?;

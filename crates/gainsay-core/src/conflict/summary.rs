@@ -1,7 +1,7 @@
 //! What a whole file shows, gathered in one pass and constant memory.
 
 use super::annotate::{logp_of, token_count};
-use super::{Compat, Conflict, ConflictOptions, Degenerate, GroupOutcome, LogpKind};
+use super::{Conflict, ConflictOptions, Degenerate, GroupOutcome, SummaryConvention};
 use crate::record::PromptRecord;
 use crate::rng::Key;
 use crate::stats::{CoMoments, Interval, Moments, RESAMPLES, bootstrap_means, wilson};
@@ -82,17 +82,6 @@ impl CorrelationBuilder {
     fn finish(&self) -> Correlation {
         Correlation { overall: self.overall.pearson(), within_prompt: self.within.pearson() }
     }
-}
-
-/// The conventions of a summary's numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct SummaryConvention {
-    /// `standard` or `paper`.
-    pub compat: Compat,
-    /// `sum` or `mean` (per token).
-    pub logp: LogpKind,
-    /// `prompt` or `dataset`.
-    pub scope: &'static str,
 }
 
 /// What a scored file shows; intervals are 95 %, over the prompts that are not degenerate.
@@ -255,11 +244,7 @@ impl SummaryBuilder {
             None => self.moments.map(|m| m.normal_interval()),
         };
         Summary {
-            convention: SummaryConvention {
-                compat: self.options.compat,
-                logp: self.options.logp,
-                scope: self.options.scope.name(),
-            },
+            convention: self.options.convention(),
             prompts: self.prompts,
             completions: self.completions,
             degenerate: self.degenerate,
@@ -341,8 +326,7 @@ mod tests {
             .iter()
             .map(|(r, l, n)| format!(r#"{{"text":"t","reward":{r},"logp":{l},"n_tokens":{n}}}"#))
             .collect();
-        let text =
-            format!(r#"{{"id":"{id}","prompt":"?","completions":[{}]}}"#, completions.join(","));
+        let text = format!(r#"{{"id":"{id}","prompt":"?","completions":[{}]}}"#, completions.join(","));
         serde_json::from_str(&text).unwrap()
     }
 
@@ -401,8 +385,7 @@ mod tests {
         let mut builder = SummaryBuilder::new(ConflictOptions::default());
         for i in 0..=KEEP {
             let k = (i % 2) as f64;
-            let conflict =
-                Conflict { k, tau_b: 1.0 - 2.0 * k, mean_abs_pacs: 2.0 * k, max_abs_pacs: 2.0 * k };
+            let conflict = Conflict { k, tau_b: 1.0 - 2.0 * k, mean_abs_pacs: 2.0 * k, max_abs_pacs: 2.0 * k };
             builder.see_values(&[], &[], &[], LengthUnit::Tokens, &Ok(conflict));
         }
         let s = builder.finish(Key::new(0, "summary"));

@@ -85,14 +85,8 @@ mod tests {
     #[test]
     fn keeps_the_strongest_in_order() {
         let mut top = Top::new(3);
-        let cases = [
-            ("d", 0.5, 1.0),
-            ("b", 0.9, 1.0),
-            ("a", 0.9, 1.0),
-            ("c", 0.9, 2.0),
-            ("e", 0.1, 9.0),
-            ("f", 0.7, 0.0),
-        ];
+        let cases =
+            [("d", 0.5, 1.0), ("b", 0.9, 1.0), ("a", 0.9, 1.0), ("c", 0.9, 2.0), ("e", 0.1, 9.0), ("f", 0.7, 0.0)];
         for (id, k, pacs) in cases {
             let record = serde_json::from_str(&format!(r#"{{"id":"{id}","prompt":"?"}}"#)).unwrap();
             let conflict = Conflict { k, tau_b: 0.0, mean_abs_pacs: 0.0, max_abs_pacs: pacs };

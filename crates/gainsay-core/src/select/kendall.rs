@@ -9,11 +9,7 @@ use super::conflict_pairs::{self, Ranking};
 use super::pool::Group;
 use super::{Proposal, SelectOptions};
 
-pub(super) fn propose(
-    group: &Group<'_>,
-    options: &SelectOptions,
-    out: &mut Vec<Proposal>,
-) -> Option<()> {
+pub(super) fn propose(group: &Group<'_>, options: &SelectOptions, out: &mut Vec<Proposal>) -> Option<()> {
     let k = group.k()?;
     let ranking = Ranking { score: k, qualified: k >= options.tau_k, selected: |_| true };
     conflict_pairs::propose(group, &ranking, options, out);

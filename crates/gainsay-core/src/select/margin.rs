@@ -8,14 +8,7 @@ use super::pool::Group;
 
 pub(super) fn propose(group: &Group<'_>, out: &mut Vec<Proposal>) -> Option<()> {
     let gaps = group.reward_gaps()?;
-    let proposal = |(i, j, gap): (usize, usize, f64)| Proposal {
-        i,
-        j,
-        tier: 0,
-        pass: 0,
-        score: -gap,
-        below: false,
-    };
+    let proposal = |(i, j, gap): (usize, usize, f64)| Proposal { i, j, tier: 0, pass: 0, score: -gap, below: false };
     out.extend(gaps.into_iter().map(proposal));
     Some(())
 }

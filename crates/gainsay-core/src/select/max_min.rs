@@ -7,11 +7,7 @@
 use super::pool::Group;
 use super::{Proposal, SelectOptions};
 
-pub(super) fn propose(
-    group: &Group<'_>,
-    options: &SelectOptions,
-    out: &mut Vec<Proposal>,
-) -> Option<()> {
+pub(super) fn propose(group: &Group<'_>, options: &SelectOptions, out: &mut Vec<Proposal>) -> Option<()> {
     let mut gaps = group.reward_gaps()?;
     gaps.sort_by(|a, b| b.2.total_cmp(&a.2));
     let mut stream = group.stream(options);

@@ -76,6 +76,8 @@ pub struct SelectionStats {
     pub identical_pairs: u64,
     /// Pairs left out because another pair of the prompt has the same two texts.
     pub repeated_pairs: u64,
+    /// Pairs left out because they were asked before.
+    pub asked_before: u64,
     /// Of `rso` alone.
     pub rso: Option<RsoStats>,
 }
@@ -102,6 +104,16 @@ pub struct Selection {
 
 /// Selects `options.budget` comparisons from the pool, or all that there are.
 pub fn select(records: &[PromptRecord], options: &SelectOptions) -> Result<Selection, SelectError> {
+    select_excluding(records, options, &HashSet::new())
+}
+
+/// [`select`] without the pairs whose ids (`<prompt id>/<i>-<j>`) are in `asked`: those of
+/// earlier rounds.
+pub fn select_excluding(
+    records: &[PromptRecord],
+    options: &SelectOptions,
+    asked: &HashSet<String>,
+) -> Result<Selection, SelectError> {
     options.check()?;
     check_pool(records, options)?;
     let mut stats = empty_stats(records, options);
@@ -115,6 +127,11 @@ pub fn select(records: &[PromptRecord], options: &SelectOptions) -> Result<Selec
         if propose(&group, options, &mut stats, &mut proposals).is_none() {
             stats.unusable_prompts += 1;
         }
+        if !asked.is_empty() {
+            let before = proposals.len();
+            proposals.retain(|p| !asked.contains(&pair_id(record, p.i, p.j)));
+            stats.asked_before += (before - proposals.len()) as u64;
+        }
         stats.available += proposals.len() as u64;
         stats.qualified_prompts += usize::from(proposals.iter().any(|p| p.tier == 0));
         proposals.iter().for_each(|p| best.see(record, *p, group.pacs_gap(p.i, p.j)));
@@ -123,6 +140,7 @@ pub fn select(records: &[PromptRecord], options: &SelectOptions) -> Result<Selec
         let prompts = records.len();
         return Err(match stats.unusable_prompts == prompts && options.strategy.uses_conflict() {
             true => SelectError::AllDegenerate { prompts },
+            false if stats.asked_before > 0 => SelectError::AllAsked { pairs: stats.asked_before },
             false => SelectError::NoPairs { prompts },
         });
     }
@@ -173,8 +191,8 @@ fn empty_stats(records: &[PromptRecord], options: &SelectOptions) -> SelectionSt
         below_threshold: 0,
         identical_pairs: 0,
         repeated_pairs: 0,
-        rso: (options.strategy == Strategy::Rso)
-            .then(|| RsoStats { beta: options.rso_beta, ..RsoStats::default() }),
+        asked_before: 0,
+        rso: (options.strategy == Strategy::Rso).then(|| RsoStats { beta: options.rso_beta, ..RsoStats::default() }),
     }
 }
 
@@ -209,6 +227,10 @@ fn check_pool(records: &[PromptRecord], options: &SelectOptions) -> Result<(), S
     Ok(())
 }
 
+fn pair_id(record: &PromptRecord, i: usize, j: usize) -> String {
+    format!("{}/{i}-{j}", record.id)
+}
+
 fn selection_record(
     record: &PromptRecord,
     proposal: Proposal,
@@ -224,7 +246,7 @@ fn selection_record(
     };
     SelectionRecord {
         schema: SCHEMA,
-        id: format!("{}/{i}-{j}", record.id),
+        id: pair_id(record, i, j),
         prompt_id: record.id.clone(),
         prompt: record.prompt.clone(),
         first: candidate(i),

@@ -128,9 +128,8 @@ impl SelectOptions {
 
     /// Refuses parameters out of range.
     pub(super) fn check(&self) -> Result<(), SelectError> {
-        let out_of_range = |name, value: f64, range| {
-            Err(SelectError::OutOfRange { name, value: value.to_string(), range })
-        };
+        let out_of_range =
+            |name, value: f64, range| Err(SelectError::OutOfRange { name, value: value.to_string(), range });
         if self.budget == 0 {
             out_of_range("budget", 0.0, "at least 1")
         } else if !(0.0..=1.0).contains(&self.tau_k) {
@@ -196,6 +195,12 @@ pub enum SelectError {
     NoPairs {
         /// Number of prompts.
         prompts: usize,
+    },
+    /// Every pair was asked before.
+    #[error("all {pairs} pairs of the pool were asked before: sample more completions or prompts")]
+    AllAsked {
+        /// Number of pairs.
+        pairs: u64,
     },
     /// Values of different models in one file.
     #[error(transparent)]

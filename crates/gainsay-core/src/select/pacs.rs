@@ -10,11 +10,7 @@ use super::conflict_pairs::{self, Ranking};
 use super::pool::Group;
 use super::{Proposal, SelectOptions};
 
-pub(super) fn propose(
-    group: &Group<'_>,
-    options: &SelectOptions,
-    out: &mut Vec<Proposal>,
-) -> Option<()> {
+pub(super) fn propose(group: &Group<'_>, options: &SelectOptions, out: &mut Vec<Proposal>) -> Option<()> {
     if !group.has_pacs() {
         return None;
     }

@@ -18,8 +18,7 @@ pub(super) struct Group<'a> {
 impl<'a> Group<'a> {
     pub(super) fn new(record: &'a PromptRecord) -> Self {
         let texts: Vec<&str> = record.completions.iter().map(|c| c.text.as_str()).collect();
-        let distinct: Vec<usize> =
-            (0..texts.len()).filter(|i| !texts[..*i].contains(&texts[*i])).collect();
+        let distinct: Vec<usize> = (0..texts.len()).filter(|i| !texts[..*i].contains(&texts[*i])).collect();
         let earlier = |i: usize| texts[..i].iter().filter(|t| **t == texts[i]).count() as u64;
         let identical_pairs = (0..texts.len()).map(earlier).sum();
         let pairs = |n: usize| (n * n.saturating_sub(1) / 2) as u64;

@@ -6,20 +6,9 @@
 use super::pool::Group;
 use super::{Proposal, SelectOptions};
 
-pub(super) fn propose(
-    group: &Group<'_>,
-    options: &SelectOptions,
-    out: &mut Vec<Proposal>,
-) -> Option<()> {
+pub(super) fn propose(group: &Group<'_>, options: &SelectOptions, out: &mut Vec<Proposal>) -> Option<()> {
     let pairs = group.pairs(|_| true);
     let mut stream = group.stream(options);
-    out.extend(pairs.iter().map(|&(i, j)| Proposal {
-        i,
-        j,
-        tier: 0,
-        pass: 0,
-        score: stream.uniform(),
-        below: false,
-    }));
+    out.extend(pairs.iter().map(|&(i, j)| Proposal { i, j, tier: 0, pass: 0, score: stream.uniform(), below: false }));
     (!pairs.is_empty()).then_some(())
 }

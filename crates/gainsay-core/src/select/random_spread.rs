@@ -7,11 +7,7 @@
 use super::pool::Group;
 use super::{Proposal, SelectOptions};
 
-pub(super) fn propose(
-    group: &Group<'_>,
-    options: &SelectOptions,
-    out: &mut Vec<Proposal>,
-) -> Option<()> {
+pub(super) fn propose(group: &Group<'_>, options: &SelectOptions, out: &mut Vec<Proposal>) -> Option<()> {
     let mut pairs = group.pairs(|_| true);
     let mut stream = group.stream(options);
     stream.shuffle(&mut pairs);

@@ -18,8 +18,7 @@ pub(super) fn propose(
     stats: &mut RsoStats,
     out: &mut Vec<Proposal>,
 ) -> Option<()> {
-    let candidates: Vec<(usize, f64)> =
-        group.distinct().iter().filter_map(|i| Some((*i, group.reward(*i)?))).collect();
+    let candidates: Vec<(usize, f64)> = group.distinct().iter().filter_map(|i| Some((*i, group.reward(*i)?))).collect();
     let mut stream = group.stream(options);
     let rounds = acceptance_rounds(&candidates, options.rso_beta, &mut stream);
     stats.candidates += rounds.len() as u64;
@@ -42,11 +41,7 @@ pub(super) fn propose(
 
 /// In which round each completion (index, reward) is accepted, 0 the first. Every round accepts
 /// at least the best of those left, so it ends.
-fn acceptance_rounds(
-    candidates: &[(usize, f64)],
-    beta: f64,
-    stream: &mut Stream,
-) -> Vec<(usize, u32)> {
+fn acceptance_rounds(candidates: &[(usize, f64)], beta: f64, stream: &mut Stream) -> Vec<(usize, u32)> {
     let mut rounds = Vec::with_capacity(candidates.len());
     let mut left = candidates.to_vec();
     let mut round = 0;

@@ -14,11 +14,7 @@ use super::pool::Group;
 use super::{Proposal, SelectOptions};
 use crate::conflict::Compat;
 
-pub(super) fn propose(
-    group: &Group<'_>,
-    options: &SelectOptions,
-    out: &mut Vec<Proposal>,
-) -> Option<()> {
+pub(super) fn propose(group: &Group<'_>, options: &SelectOptions, out: &mut Vec<Proposal>) -> Option<()> {
     let k = group.k().filter(|_| group.has_pacs())?;
     match options.compat {
         Compat::Standard => {

@@ -88,10 +88,7 @@ fn extreme_asks_the_most_over_against_the_most_under_valued() {
     let base = options(Strategy::ShfCas, 3);
     let extreme = SelectOptions { pairs: PairRule::Extreme, ..base };
     // PACS (-2.45, 0, 2.45): gaps 4.9 (0-2), 2.45 (0-1 and 1-2, by index).
-    assert_eq!(
-        ids(&select(&pool(), &extreme).unwrap()),
-        ["oppose/0-2", "oppose/0-1", "oppose/1-2"]
-    );
+    assert_eq!(ids(&select(&pool(), &extreme).unwrap()), ["oppose/0-2", "oppose/0-1", "oppose/1-2"]);
 }
 
 #[test]
@@ -108,12 +105,8 @@ fn selected_wants_both_sides_above_delta_and_all_neither() {
 #[test]
 fn the_papers_rule_thresholds_the_mean_of_abs_pacs() {
     // mean |PACS|: oppose 2/3 * 2.45 = 1.63, mixed 2/3 * 1.22 = 0.82, agree 0.
-    let paper = SelectOptions {
-        compat: Compat::Paper,
-        pairs: PairRule::All,
-        delta: 0.5,
-        ..options(Strategy::ShfCas, 6)
-    };
+    let paper =
+        SelectOptions { compat: Compat::Paper, pairs: PairRule::All, delta: 0.5, ..options(Strategy::ShfCas, 6) };
     let selection = select(&pool(), &paper).unwrap();
     let prompts: Vec<_> = selection.records.iter().map(|r| r.prompt_id.as_str()).collect();
     assert_eq!(prompts, ["oppose", "oppose", "oppose", "mixed", "mixed", "mixed"]);
@@ -154,8 +147,7 @@ fn max_min_takes_best_against_worst_once_a_prompt() {
 
 #[test]
 fn rso_prefers_large_rewards_and_says_what_it_accepted() {
-    let completions: Vec<(String, f64, f64)> =
-        (0..20).map(|i| (format!("t{i}"), f64::from(i), -1.0)).collect();
+    let completions: Vec<(String, f64, f64)> = (0..20).map(|i| (format!("t{i}"), f64::from(i), -1.0)).collect();
     let completions: Vec<_> = completions.iter().map(|(t, r, l)| (t.as_str(), *r, *l)).collect();
     let pool = [record("x", &completions)];
     let rso = SelectOptions { rso_beta: 2.0, ..options(Strategy::Rso, 3) };
@@ -204,14 +196,24 @@ fn equal_texts_are_never_compared_nor_asked_twice() {
 }
 
 #[test]
+fn what_was_asked_before_is_not_asked_again() {
+    for strategy in Strategy::ALL {
+        let first = select(&pool(), &options(strategy, 3)).unwrap();
+        let mut asked: HashSet<String> = first.records.iter().map(|r| r.id.clone()).collect();
+        let second = select_excluding(&pool(), &options(strategy, 100), &asked).unwrap();
+        assert_eq!(second.stats.asked_before, 3, "{strategy}");
+        assert_eq!(second.stats.available + 3, first.stats.available);
+        assert!(second.records.iter().all(|r| asked.insert(r.id.clone())), "{strategy}");
+        let error = select_excluding(&pool(), &options(strategy, 1), &asked).unwrap_err();
+        assert!(matches!(error, SelectError::AllAsked { .. }), "{error}");
+    }
+}
+
+#[test]
 fn errors_say_what_to_do() {
-    let bare: PromptRecord = serde_json::from_str(
-        r#"{"id":"x","prompt":"?","completions":[{"text":"a"},{"text":"b"}]}"#,
-    )
-    .unwrap();
-    let message = |pool: &[PromptRecord], options: SelectOptions| {
-        select(pool, &options).unwrap_err().to_string()
-    };
+    let bare: PromptRecord =
+        serde_json::from_str(r#"{"id":"x","prompt":"?","completions":[{"text":"a"},{"text":"b"}]}"#).unwrap();
+    let message = |pool: &[PromptRecord], options: SelectOptions| select(pool, &options).unwrap_err().to_string();
     let bare = [bare];
     assert!(message(&bare, options(Strategy::Kendall, 1)).contains("gainsay conflicts"));
     assert!(message(&bare, options(Strategy::Margin, 1)).contains("gainsay score"));
@@ -248,8 +250,10 @@ fn any_pool() -> impl proptest::strategy::Strategy<Value = Vec<PromptRecord>> {
 
 fn any_options() -> impl proptest::strategy::Strategy<Value = SelectOptions> {
     let pairs = [PairRule::Spread, PairRule::Extreme, PairRule::Selected, PairRule::All];
-    (0..8usize, 0..4usize, 1..30usize, 0..3u64).prop_map(move |(s, p, budget, seed)| {
-        SelectOptions { pairs: pairs[p], seed, ..options(Strategy::ALL[s], budget) }
+    (0..8usize, 0..4usize, 1..30usize, 0..3u64).prop_map(move |(s, p, budget, seed)| SelectOptions {
+        pairs: pairs[p],
+        seed,
+        ..options(Strategy::ALL[s], budget)
     })
 }
 

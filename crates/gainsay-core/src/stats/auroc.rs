@@ -1,7 +1,7 @@
 //! Area under the ROC curve, lift, and their cluster bootstrap.
 
+use super::Interval;
 use super::bootstrap::percentile_interval;
-use super::{Interval, mean};
 use crate::rng::Key;
 
 /// P(score of a random positive > score of a random negative) + P(equal) / 2 in O(n log n)
@@ -22,9 +22,8 @@ pub fn auroc_weighted(scores: &[f64], positive: &[f64]) -> Option<f64> {
     if scores.len() != positive.len() {
         return None;
     }
-    let cases =
-        scores.iter().zip(positive).map(|(&score, &positive)| Case { score, positive, cluster: 0 });
-    Ranked::new(cases.collect())?.auroc(&[1])
+    let cases = scores.iter().zip(positive).map(|(&score, &positive)| Case { score, positive, cluster: 0 });
+    Ranked::new(cases.collect())?.whole().auroc()
 }
 
 /// One scored case with its target.
@@ -43,6 +42,8 @@ pub struct Case {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ranked {
     cases: Vec<Case>,
+    /// One past the end of every run of equal scores.
+    ends: Vec<usize>,
     clusters: usize,
 }
 
@@ -55,7 +56,14 @@ impl Ranked {
         }
         cases.sort_by(|a, b| b.score.total_cmp(&a.score));
         let clusters = cases.iter().map(|c| c.cluster + 1).max()?;
-        Some(Self { cases, clusters })
+        let ends = cases
+            .chunk_by(|a, b| a.score == b.score)
+            .scan(0, |end, run| {
+                *end += run.len();
+                Some(*end)
+            })
+            .collect();
+        Some(Self { cases, ends, clusters })
     }
 
     /// Number of cases.
@@ -63,54 +71,37 @@ impl Ranked {
         self.cases.len()
     }
 
-    /// One more than the largest cluster index.
-    pub fn clusters(&self) -> usize {
-        self.clusters
+    /// The weights of the cases where each cluster counts `weights[cluster]` times.
+    ///
+    /// # Panics
+    /// When a cluster has no weight.
+    pub fn tally(&self, weights: &[f64]) -> Tally {
+        let mut tally = Tally::default();
+        self.tally_into(weights, &mut tally);
+        tally
     }
 
-    /// Runs of equal scores, from the top, as (total weight, weight of positives).
-    fn runs<'a>(&'a self, weights: &'a [u32]) -> impl Iterator<Item = (f64, f64)> + 'a {
-        self.cases.chunk_by(|a, b| a.score == b.score).map(|run| {
-            run.iter().fold((0.0, 0.0), |(total, positive), case| {
-                let weight = f64::from(weights.get(case.cluster).copied().unwrap_or(0));
-                (total + weight, positive + weight * case.positive)
-            })
-        })
-    }
-
-    /// AUROC where each cluster counts `weights[cluster]` times; `None` when a class is empty.
-    pub fn auroc(&self, weights: &[u32]) -> Option<f64> {
-        let (mut positives, mut negatives, mut wins) = (0.0, 0.0, 0.0);
-        for (total, positive) in self.runs(weights) {
-            let negative = total - positive;
-            // The positives above, and half of those level, beat these negatives.
-            wins += negative * (positives + 0.5 * positive);
-            positives += positive;
-            negatives += negative;
-        }
-        (positives > 0.0 && negatives > 0.0).then(|| wins / (positives * negatives))
-    }
-
-    /// Share of positives among the top `fraction` of the cases over their share among all: 1 is
-    /// chance. A run of equal scores at the cut counts in proportion, which is its expectation
-    /// under random order. `None` when nothing is positive.
-    pub fn lift(&self, fraction: f64, weights: &[u32]) -> Option<f64> {
-        let (total, positives) =
-            self.runs(weights).fold((0.0, 0.0), |(t, p), (total, pos)| (t + total, p + pos));
-        let cut = fraction * total;
-        if positives <= 0.0 || cut <= 0.0 {
-            return None;
-        }
-        let (mut taken, mut found) = (0.0, 0.0);
-        for (weight, positive) in self.runs(weights).filter(|(weight, _)| *weight > 0.0) {
-            let part = ((cut - taken) / weight).min(1.0);
-            if part <= 0.0 {
-                break;
+    fn tally_into(&self, weights: &[f64], tally: &mut Tally) {
+        tally.runs.clear();
+        (tally.total, tally.positives) = (0.0, 0.0);
+        let mut start = 0;
+        for end in &self.ends {
+            let (mut total, mut positive) = (0.0, 0.0);
+            for case in &self.cases[start..*end] {
+                let weight = weights[case.cluster];
+                total += weight;
+                positive += weight * case.positive;
             }
-            taken += part * weight;
-            found += part * positive;
+            start = *end;
+            tally.runs.push((total, positive));
+            tally.total += total;
+            tally.positives += positive;
         }
-        Some((found / cut) / (positives / total))
+    }
+
+    /// The statistics of all cases.
+    pub fn whole(&self) -> Tally {
+        self.tally(&vec![1.0; self.clusters])
     }
 
     /// `M` statistics of the cases, each with its 95 % interval from resampling whole clusters
@@ -120,20 +111,20 @@ impl Ranked {
         &self,
         resamples: usize,
         key: Key<'_>,
-        statistics: impl Fn(&Self, &[u32]) -> [Option<f64>; M],
+        statistics: impl Fn(&Tally) -> [Option<f64>; M],
     ) -> [Option<Interval>; M] {
         let present = self.present();
-        let mut weights = vec![0u32; self.clusters];
-        present.iter().for_each(|c| weights[*c] = 1);
-        let estimates = statistics(self, &weights);
+        let estimates = statistics(&self.whole());
         let mut replicates: [Vec<f64>; M] = std::array::from_fn(|_| Vec::new());
         let mut stream = key.stream();
+        let (mut weights, mut tally) = (vec![0.0; self.clusters], Tally::default());
         for _ in 0..resamples {
-            weights.fill(0);
+            weights.fill(0.0);
             for _ in 0..present.len() {
-                weights[present[stream.index(present.len())]] += 1;
+                weights[present[stream.index(present.len())]] += 1.0;
             }
-            for (column, value) in replicates.iter_mut().zip(statistics(self, &weights)) {
+            self.tally_into(&weights, &mut tally);
+            for (column, value) in replicates.iter_mut().zip(statistics(&tally)) {
                 column.extend(value);
             }
         }
@@ -143,16 +134,59 @@ impl Ranked {
         })
     }
 
-    /// Share of positives among all cases.
-    pub fn base_rate(&self) -> Option<f64> {
-        mean(&self.cases.iter().map(|c| c.positive).collect::<Vec<_>>())
-    }
-
     /// Indices of the clusters that have a case.
     fn present(&self) -> Vec<usize> {
         let mut seen = vec![false; self.clusters];
         self.cases.iter().for_each(|c| seen[c.cluster] = true);
         (0..self.clusters).filter(|c| seen[*c]).collect()
+    }
+}
+
+/// Weighted counts of cases and positives, run by run of equal scores from the top.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tally {
+    /// (weight of the cases, weight of the positives among them).
+    runs: Vec<(f64, f64)>,
+    total: f64,
+    positives: f64,
+}
+
+impl Tally {
+    /// AUROC; `None` when a class is empty.
+    pub fn auroc(&self) -> Option<f64> {
+        let (mut above, mut wins) = (0.0, 0.0);
+        for (total, positive) in &self.runs {
+            // The positives above, and half of those level, beat these negatives.
+            wins += (total - positive) * (above + 0.5 * positive);
+            above += positive;
+        }
+        let pairs = self.positives * (self.total - self.positives);
+        (pairs > 0.0).then(|| wins / pairs)
+    }
+
+    /// Share of positives among all cases; `None` without weight.
+    pub fn rate(&self) -> Option<f64> {
+        (self.total > 0.0).then(|| self.positives / self.total)
+    }
+
+    /// Share of positives among the top `fraction` of the cases over their share among all: 1 is
+    /// chance. A run of equal scores at the cut counts in proportion, which is its expectation
+    /// under random order. `None` when nothing is positive.
+    pub fn lift(&self, fraction: f64) -> Option<f64> {
+        let cut = fraction * self.total;
+        if self.positives <= 0.0 || cut <= 0.0 {
+            return None;
+        }
+        let (mut taken, mut found) = (0.0, 0.0);
+        for (weight, positive) in self.runs.iter().filter(|(weight, _)| *weight > 0.0) {
+            let part = ((cut - taken) / weight).min(1.0);
+            if part <= 0.0 {
+                break;
+            }
+            taken += part * weight;
+            found += part * positive;
+        }
+        Some((found / cut) / (self.positives / self.total))
     }
 }
 
@@ -190,17 +224,14 @@ mod tests {
     #[test]
     fn lift_by_hand() {
         // 10 cases, mistakes at ranks 0 and 5: the top 20 % holds one of two: (1/2) / (2/10).
-        let ranked = cases(
-            &(0..10)
-                .map(|i| (10.0 - i as f64, f64::from(u8::from(i == 0 || i == 5)), i))
-                .collect::<Vec<_>>(),
-        );
-        assert!((ranked.lift(0.2, &[1; 10]).unwrap() - 2.5).abs() < 1e-12);
-        assert!((ranked.lift(0.1, &[1; 10]).unwrap() - 5.0).abs() < 1e-12);
+        let ranked =
+            cases(&(0..10).map(|i| (10.0 - i as f64, f64::from(u8::from(i == 0 || i == 5)), i)).collect::<Vec<_>>());
+        assert!((ranked.whole().lift(0.2).unwrap() - 2.5).abs() < 1e-12);
+        assert!((ranked.whole().lift(0.1).unwrap() - 5.0).abs() < 1e-12);
         // Equal scores everywhere: the cut says nothing, lift is 1.
         let flat = cases(&(0..10).map(|i| (0.0, f64::from(i % 2), 0)).collect::<Vec<_>>());
-        assert!((flat.lift(0.1, &[1]).unwrap() - 1.0).abs() < 1e-12);
-        assert_eq!(cases(&[(1.0, 0.0, 0)]).lift(0.1, &[1]), None);
+        assert!((flat.whole().lift(0.1).unwrap() - 1.0).abs() < 1e-12);
+        assert_eq!(cases(&[(1.0, 0.0, 0)]).whole().lift(0.1), None);
     }
 
     #[test]
@@ -212,11 +243,9 @@ mod tests {
             let (score, positive) = (stream.normal(), f64::from((stream.below(2)) as u8));
             clustered.extend([(score, positive, cluster); 10]);
         }
-        let single: Vec<_> =
-            clustered.iter().enumerate().map(|(i, (s, p, _))| (*s, *p, i)).collect();
+        let single: Vec<_> = clustered.iter().enumerate().map(|(i, (s, p, _))| (*s, *p, i)).collect();
         let width = |rows: &[(f64, f64, usize)]| {
-            let [interval] = cases(rows)
-                .bootstrap(500, Key::new(9, "b"), |ranked, weights| [ranked.auroc(weights)]);
+            let [interval] = cases(rows).bootstrap(500, Key::new(9, "b"), |tally| [tally.auroc()]);
             let interval = interval.unwrap();
             interval.high - interval.low
         };
@@ -247,7 +276,7 @@ mod tests {
             rows in prop::collection::vec((0u8..6, any::<bool>(), 0u32..3), 1..20),
         ) {
             let row = |i: usize| (f64::from(rows[i].0), f64::from(u8::from(rows[i].1)), i);
-            let weights: Vec<u32> = rows.iter().map(|r| r.2).collect();
+            let weights: Vec<f64> = rows.iter().map(|r| f64::from(r.2)).collect();
             let all: Vec<_> = (0..rows.len()).map(row).collect();
             let repeated: Vec<_> = (0..rows.len())
                 .flat_map(|i| std::iter::repeat_n(row(i), rows[i].2 as usize))
@@ -255,9 +284,9 @@ mod tests {
             let expected = if repeated.is_empty() {
                 None
             } else {
-                cases(&repeated).auroc(&vec![1; rows.len()])
+                cases(&repeated).whole().auroc()
             };
-            prop_assert_eq!(cases(&all).auroc(&weights), expected);
+            prop_assert_eq!(cases(&all).tally(&weights).auroc(), expected);
         }
     }
 }

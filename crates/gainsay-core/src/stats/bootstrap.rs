@@ -9,12 +9,7 @@ pub const RESAMPLES: usize = 1000;
 /// The 95 % percentile interval of a statistic from its values over resamples, which are
 /// sorted in place. Unbounded where fewer than two units were resampled or the statistic was
 /// undefined on more than half of the resamples.
-pub(super) fn percentile_interval(
-    estimate: f64,
-    replicates: &mut [f64],
-    n: u64,
-    resamples: usize,
-) -> Interval {
+pub(super) fn percentile_interval(estimate: f64, replicates: &mut [f64], n: u64, resamples: usize) -> Interval {
     replicates.sort_unstable_by(f64::total_cmp);
     let bounded = n > 1 && 2 * replicates.len() > resamples;
     let end = |q, open| if bounded { quantile(replicates, q).unwrap_or(open) } else { open };
@@ -37,11 +32,7 @@ pub fn bootstrap_mean(values: &[f64], resamples: usize, key: Key<'_>) -> Option<
 
 /// [`bootstrap_mean`] of `M` columns at once over the same resamples of rows, for several
 /// statistics of the same prompts.
-pub fn bootstrap_means<const M: usize>(
-    rows: &[[f64; M]],
-    resamples: usize,
-    key: Key<'_>,
-) -> Option<[Interval; M]> {
+pub fn bootstrap_means<const M: usize>(rows: &[[f64; M]], resamples: usize, key: Key<'_>) -> Option<[Interval; M]> {
     if rows.is_empty() {
         return None;
     }
@@ -68,11 +59,7 @@ pub fn bootstrap_means<const M: usize>(
 
 /// mean(a - b) over pairs (a, b) of the same unit, with its 95 % bootstrap interval: pairing
 /// removes what the unit itself contributes to both.
-pub fn bootstrap_paired_difference(
-    pairs: &[(f64, f64)],
-    resamples: usize,
-    key: Key<'_>,
-) -> Option<Interval> {
+pub fn bootstrap_paired_difference(pairs: &[(f64, f64)], resamples: usize, key: Key<'_>) -> Option<Interval> {
     let differences: Vec<f64> = pairs.iter().map(|(a, b)| a - b).collect();
     bootstrap_mean(&differences, resamples, key)
 }

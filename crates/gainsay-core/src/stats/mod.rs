@@ -8,7 +8,7 @@ mod bootstrap;
 mod interval;
 mod moments;
 
-pub use auroc::{Case, Ranked, auroc, auroc_weighted};
+pub use auroc::{Case, Ranked, Tally, auroc, auroc_weighted};
 pub use bootstrap::{RESAMPLES, bootstrap_mean, bootstrap_means, bootstrap_paired_difference};
 pub use interval::{Interval, IntervalMethod, wilson};
 pub use moments::{CoMoments, Moments};

@@ -52,11 +52,8 @@ impl Moments {
     /// sample standard deviation s (ddof 1); unbounded for one value, `None` of nothing.
     pub fn normal_interval(&self) -> Option<Interval> {
         let estimate = self.mean()?;
-        let error = if self.n == 1 {
-            f64::INFINITY
-        } else {
-            (self.squares / (self.n - 1) as f64 / self.n as f64).sqrt()
-        };
+        let error =
+            if self.n == 1 { f64::INFINITY } else { (self.squares / (self.n - 1) as f64 / self.n as f64).sqrt() };
         Some(Interval {
             estimate,
             low: estimate - Z95 * error,
@@ -93,11 +90,7 @@ impl CoMoments {
             cross += dx * dy;
         }
         let n = x.len() as u64;
-        Self {
-            x: Moments { n, mean: mx, squares: xx },
-            y: Moments { n, mean: my, squares: yy },
-            cross,
-        }
+        Self { x: Moments { n, mean: mx, squares: xx }, y: Moments { n, mean: my, squares: yy }, cross }
     }
 
     /// Takes one pair in.
@@ -132,8 +125,7 @@ impl CoMoments {
         }
         let n = self.x.n + other.x.n;
         let weight = self.x.n as f64 * (other.x.n as f64 / n as f64);
-        self.cross +=
-            other.cross + weight * (other.x.mean - self.x.mean) * (other.y.mean - self.y.mean);
+        self.cross += other.cross + weight * (other.x.mean - self.x.mean) * (other.y.mean - self.y.mean);
         self.x.merge(&other.x);
         self.y.merge(&other.y);
     }
