@@ -31,8 +31,14 @@ pub fn save_full(
     if task == Task::Causal {
         require_output_matrix(backbone, &dir.display().to_string())?;
     }
-    let config =
-        HfConfig { model: backbone.config.clone(), task, eos: tokenizer.end_tokens().to_vec(), pad: tokenizer.pad() };
+    // transformers refuses a padding id without a row in the embedding.
+    let known = |id: &u32| (*id as usize) < backbone.config.vocab_size;
+    let config = HfConfig {
+        model: backbone.config.clone(),
+        task,
+        eos: tokenizer.end_tokens().iter().copied().filter(known).collect(),
+        pad: tokenizer.pad().filter(known),
+    };
     write_folder(dir, provenance, |dir| {
         write_json(&dir.join("config.json"), &to_json(&config))?;
         tokenizer.save(dir)?;
