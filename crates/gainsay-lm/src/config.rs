@@ -100,10 +100,7 @@ pub(crate) fn validate(config: &ModelConfig, file: &Path) -> Result<(), LmError>
     let c = config;
     let fail = |problem: String| Err(LmError::config(file, problem));
     if c.num_heads % c.num_kv_heads != 0 {
-        return fail(format!(
-            "{} query heads cannot share {} key/value heads evenly",
-            c.num_heads, c.num_kv_heads
-        ));
+        return fail(format!("{} query heads cannot share {} key/value heads evenly", c.num_heads, c.num_kv_heads));
     }
     if c.rotary_dim == 0 || c.rotary_dim > c.head_dim || !c.rotary_dim.is_multiple_of(2) {
         return fail(format!(
@@ -114,9 +111,7 @@ pub(crate) fn validate(config: &ModelConfig, file: &Path) -> Result<(), LmError>
     if let Some(scaling) = c.rope_scaling
         && scaling.high_freq_factor <= scaling.low_freq_factor
     {
-        return fail(
-            "rope scaling: `high_freq_factor` must be larger than `low_freq_factor`".to_owned(),
-        );
+        return fail("rope scaling: `high_freq_factor` must be larger than `low_freq_factor`".to_owned());
     }
     Ok(())
 }

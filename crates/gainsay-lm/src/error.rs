@@ -105,10 +105,7 @@ impl LmError {
         use io::ErrorKind as Kind;
         match self {
             Self::Run(_) => false,
-            Self::Read { source, .. } => !matches!(
-                source.kind(),
-                Kind::Other | Kind::Interrupted | Kind::OutOfMemory
-            ),
+            Self::Read { source, .. } => !matches!(source.kind(), Kind::Other | Kind::Interrupted | Kind::OutOfMemory),
             Self::Write { source, .. } => matches!(
                 source.kind(),
                 Kind::PermissionDenied
@@ -135,45 +132,28 @@ impl LmError {
     }
 
     pub(crate) fn config(file: &Path, problem: impl Into<String>) -> Self {
-        Self::Config {
-            file: file.to_path_buf(),
-            problem: problem.into(),
-        }
+        Self::Config { file: file.to_path_buf(), problem: problem.into() }
     }
 
     pub(crate) fn format(file: &Path, problem: impl fmt::Display) -> Self {
-        Self::Format {
-            file: file.to_path_buf(),
-            problem: problem.to_string(),
-        }
+        Self::Format { file: file.to_path_buf(), problem: problem.to_string() }
     }
 
     pub(crate) fn tensor(file: &Path, tensor: &str, problem: impl Into<String>) -> Self {
-        Self::Tensor {
-            file: file.to_path_buf(),
-            tensor: tensor.to_owned(),
-            problem: problem.into(),
-        }
+        Self::Tensor { file: file.to_path_buf(), tensor: tensor.to_owned(), problem: problem.into() }
     }
 
     pub(crate) fn tokenizer(file: &Path, problem: impl fmt::Display) -> Self {
-        Self::Tokenizer {
-            file: file.to_path_buf(),
-            problem: problem.to_string(),
-        }
+        Self::Tokenizer { file: file.to_path_buf(), problem: problem.to_string() }
     }
 
     pub(crate) fn adapter(file: &Path, problem: impl Into<String>) -> Self {
-        Self::Adapter {
-            file: file.to_path_buf(),
-            problem: problem.into(),
-        }
+        Self::Adapter { file: file.to_path_buf(), problem: problem.into() }
     }
 }
 
 /// Reads a JSON file; errors name the file, line and column.
 pub(crate) fn read_json(path: &Path) -> Result<serde_json::Value, LmError> {
     let bytes = std::fs::read(path).map_err(LmError::read(path))?;
-    serde_json::from_slice(&bytes)
-        .map_err(|e| LmError::format(path, format!("not valid JSON: {e}")))
+    serde_json::from_slice(&bytes).map_err(|e| LmError::format(path, format!("not valid JSON: {e}")))
 }

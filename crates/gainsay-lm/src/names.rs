@@ -39,15 +39,9 @@ pub fn module_name(family: Family, proj: Proj) -> &'static str {
 pub fn projections(family: Family) -> &'static [Proj] {
     match family {
         Family::GptNeoX => &[Proj::Qkv, Proj::O, Proj::Up, Proj::Down],
-        Family::Llama | Family::Qwen2 | Family::Qwen3 => &[
-            Proj::Q,
-            Proj::K,
-            Proj::V,
-            Proj::O,
-            Proj::Gate,
-            Proj::Up,
-            Proj::Down,
-        ],
+        Family::Llama | Family::Qwen2 | Family::Qwen3 => {
+            &[Proj::Q, Proj::K, Proj::V, Proj::O, Proj::Gate, Proj::Up, Proj::Down]
+        }
     }
 }
 
@@ -66,10 +60,7 @@ pub fn hf_name(family: Family, id: ParamId) -> String {
     let p = prefix(family);
     let neox = family == Family::GptNeoX;
     match id {
-        ParamId::Embed => format!(
-            "{p}.{}.weight",
-            if neox { "embed_in" } else { "embed_tokens" }
-        ),
+        ParamId::Embed => format!("{p}.{}.weight", if neox { "embed_in" } else { "embed_tokens" }),
         ParamId::AttnNorm(l, x) => format!("{p}.layers.{l}.input_layernorm.{}", part(x)),
         ParamId::MlpNorm(l, x) => format!("{p}.layers.{l}.post_attention_layernorm.{}", part(x)),
         ParamId::QNorm(l) => format!("{p}.layers.{l}.self_attn.q_norm.weight"),
@@ -83,11 +74,7 @@ pub fn hf_name(family: Family, id: ParamId) -> String {
         ParamId::LoraB(l, proj) => {
             format!("{p}.layers.{l}.{}.lora_B.weight", proj_module(family, proj))
         }
-        ParamId::FinalNorm(x) => format!(
-            "{p}.{}.{}",
-            if neox { "final_layer_norm" } else { "norm" },
-            part(x)
-        ),
+        ParamId::FinalNorm(x) => format!("{p}.{}.{}", if neox { "final_layer_norm" } else { "norm" }, part(x)),
         ParamId::LmHead => format!("{}.weight", if neox { "embed_out" } else { "lm_head" }),
         ParamId::Head => "score.weight".to_owned(),
     }
@@ -106,18 +93,13 @@ pub fn peft_name(family: Family, id: ParamId) -> String {
 pub fn parse(family: Family, name: &str) -> Option<ParamId> {
     let name = name.strip_prefix("base_model.model.").unwrap_or(name);
     match name {
-        "score.weight"
-        | "score.modules_to_save.weight"
-        | "score.modules_to_save.default.weight" => {
+        "score.weight" | "score.modules_to_save.weight" | "score.modules_to_save.default.weight" => {
             return Some(ParamId::Head);
         }
         "lm_head.weight" | "embed_out.weight" => return Some(ParamId::LmHead),
         _ => {}
     }
-    let inner = name
-        .strip_prefix(prefix(family))
-        .and_then(|n| n.strip_prefix('.'))
-        .unwrap_or(name);
+    let inner = name.strip_prefix(prefix(family)).and_then(|n| n.strip_prefix('.')).unwrap_or(name);
     if let Some(rest) = inner.strip_prefix("layers.") {
         let (layer, rest) = rest.split_once('.')?;
         return parse_in_layer(family, layer.parse().ok()?, rest);
@@ -144,12 +126,7 @@ fn parse_part(name: &str) -> Option<Part> {
 fn parse_in_layer(family: Family, layer: usize, name: &str) -> Option<ParamId> {
     let (module, last) = name.rsplit_once('.')?;
     let part = parse_part(last)?;
-    let proj_of = |path: &str| {
-        projections(family)
-            .iter()
-            .copied()
-            .find(|&p| proj_module(family, p) == path)
-    };
+    let proj_of = |path: &str| projections(family).iter().copied().find(|&p| proj_module(family, p) == path);
     match module {
         "input_layernorm" => return Some(ParamId::AttnNorm(layer, part)),
         "post_attention_layernorm" => return Some(ParamId::MlpNorm(layer, part)),
@@ -175,26 +152,14 @@ mod tests {
     const FAMILIES: [Family; 4] = [Family::Llama, Family::Qwen2, Family::Qwen3, Family::GptNeoX];
 
     fn all_ids(family: Family) -> Vec<ParamId> {
-        let mut ids = vec![
-            ParamId::Embed,
-            ParamId::FinalNorm(Part::Weight),
-            ParamId::FinalNorm(Part::Bias),
-        ];
+        let mut ids = vec![ParamId::Embed, ParamId::FinalNorm(Part::Weight), ParamId::FinalNorm(Part::Bias)];
         ids.extend([ParamId::LmHead, ParamId::Head]);
         for l in [0, 11] {
             for x in [Part::Weight, Part::Bias] {
                 ids.extend([ParamId::AttnNorm(l, x), ParamId::MlpNorm(l, x)]);
-                ids.extend(
-                    projections(family)
-                        .iter()
-                        .map(|&p| ParamId::Linear(l, p, x)),
-                );
+                ids.extend(projections(family).iter().map(|&p| ParamId::Linear(l, p, x)));
             }
-            ids.extend(
-                projections(family)
-                    .iter()
-                    .flat_map(|&p| [ParamId::LoraA(l, p), ParamId::LoraB(l, p)]),
-            );
+            ids.extend(projections(family).iter().flat_map(|&p| [ParamId::LoraA(l, p), ParamId::LoraB(l, p)]));
             ids.extend([ParamId::QNorm(l), ParamId::KNorm(l)]);
         }
         ids
@@ -207,9 +172,7 @@ mod tests {
                 let name = hf_name(family, id);
                 assert_eq!(parse(family, &name), Some(id), "{name}");
                 assert_eq!(parse(family, &peft_name(family, id)), Some(id), "{name}");
-                let bare = name
-                    .strip_prefix(&format!("{}.", prefix(family)))
-                    .unwrap_or(&name);
+                let bare = name.strip_prefix(&format!("{}.", prefix(family))).unwrap_or(&name);
                 assert_eq!(parse(family, bare), Some(id), "{bare}");
             }
         }
@@ -218,41 +181,24 @@ mod tests {
     #[test]
     fn names_are_those_of_transformers_and_peft() {
         let q = ParamId::Linear(3, Proj::Q, Part::Bias);
-        assert_eq!(
-            hf_name(Family::Qwen2, q),
-            "model.layers.3.self_attn.q_proj.bias"
-        );
+        assert_eq!(hf_name(Family::Qwen2, q), "model.layers.3.self_attn.q_proj.bias");
         let qkv = ParamId::Linear(0, Proj::Qkv, Part::Weight);
-        assert_eq!(
-            hf_name(Family::GptNeoX, qkv),
-            "gpt_neox.layers.0.attention.query_key_value.weight"
-        );
+        assert_eq!(hf_name(Family::GptNeoX, qkv), "gpt_neox.layers.0.attention.query_key_value.weight");
         assert_eq!(
             peft_name(Family::Llama, ParamId::LoraA(0, Proj::V)),
             "base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight"
         );
-        assert_eq!(
-            peft_name(Family::GptNeoX, ParamId::Head),
-            "base_model.model.score.weight"
-        );
+        assert_eq!(peft_name(Family::GptNeoX, ParamId::Head), "base_model.model.score.weight");
         assert_eq!(module_name(Family::GptNeoX, Proj::Up), "dense_h_to_4h");
     }
 
     #[test]
     fn strangers_are_not_parsed() {
-        for name in [
-            "",
-            "model",
-            "model.layers.x.mlp.up_proj.weight",
-            "model.layers.0.mlp.experts.0.weight",
-            "v_head",
-        ] {
+        for name in ["", "model", "model.layers.x.mlp.up_proj.weight", "model.layers.0.mlp.experts.0.weight", "v_head"]
+        {
             assert_eq!(parse(Family::Llama, name), None, "{name}");
         }
-        assert_eq!(
-            parse(Family::GptNeoX, "gpt_neox.layers.0.self_attn.q_proj.weight"),
-            None
-        );
+        assert_eq!(parse(Family::GptNeoX, "gpt_neox.layers.0.self_attn.q_proj.weight"), None);
         assert_eq!(parse(Family::Llama, "model.embed_in.weight"), None);
     }
 }

@@ -98,28 +98,20 @@ impl TensorSource for Random {
             }
             _ => {
                 let inputs = shape.last().map_or(1, |&n| n) as f64;
-                let scale = if id == ParamId::Embed {
-                    0.3
-                } else {
-                    inputs.sqrt().recip()
-                };
+                let scale = if id == ParamId::Embed { 0.3 } else { inputs.sqrt().recip() };
                 let name = names::hf_name(Family::Llama, id);
                 let mut stream = Key::new(self.seed, NAME).prompt(&name).stream();
                 (0..n).map(|_| (scale * stream.normal()) as f32).collect()
             }
         };
-        Ok(Tensor {
-            shape: shape.to_vec(),
-            data,
-        })
+        Ok(Tensor { shape: shape.to_vec(), data })
     }
 }
 
 /// The printable character that byte-level vocabularies write for a byte: itself where it is
 /// printable, else the next unused character from U+0100 on (GPT-2's table).
 fn byte_characters() -> Vec<char> {
-    let printable =
-        |b: u32| (33..=126).contains(&b) || (161..=172).contains(&b) || (174..=255).contains(&b);
+    let printable = |b: u32| (33..=126).contains(&b) || (161..=172).contains(&b) || (174..=255).contains(&b);
     let mut next = 256;
     (0..BYTES)
         .filter_map(|b| {
@@ -131,11 +123,8 @@ fn byte_characters() -> Vec<char> {
 }
 
 fn tokenizer_json() -> Value {
-    let mut vocab: Map<String, Value> = byte_characters()
-        .into_iter()
-        .enumerate()
-        .map(|(id, c)| (c.to_string(), json!(id)))
-        .collect();
+    let mut vocab: Map<String, Value> =
+        byte_characters().into_iter().enumerate().map(|(id, c)| (c.to_string(), json!(id))).collect();
     let added: Vec<Value> = [TURN_START, TURN_END]
         .into_iter()
         .zip(BYTES..)
@@ -198,16 +187,10 @@ fn write_weights(path: &Path, backbone: &Backbone) -> Result<(), LmError> {
         .collect();
     let views = tensors
         .iter()
-        .map(|(name, tensor, bytes)| {
-            Ok((
-                name,
-                TensorView::new(Dtype::F32, tensor.shape.clone(), bytes)?,
-            ))
-        })
+        .map(|(name, tensor, bytes)| Ok((name, TensorView::new(Dtype::F32, tensor.shape.clone(), bytes)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
     let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
     let bytes = views.and_then(|views| safetensors::serialize(views, metadata));
-    let bytes =
-        bytes.map_err(|e| LmError::Run(format!("cannot lay out {}: {e}", path.display())))?;
+    let bytes = bytes.map_err(|e| LmError::Run(format!("cannot lay out {}: {e}", path.display())))?;
     std::fs::write(path, bytes).map_err(LmError::write(path))
 }

@@ -36,10 +36,7 @@ fn stored(dir: &Path, stem: &str) -> Vec<(String, Vec<usize>, Vec<f32>)> {
         }
         let bytes = std::fs::read(&path).unwrap();
         for (name, view) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
-            let data = view
-                .data()
-                .chunks(4)
-                .map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+            let data = view.data().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
             out.push((name, view.shape().to_vec(), data.collect()));
         }
     }
@@ -54,14 +51,7 @@ fn find(backbone: &Backbone, id: ParamId) -> Option<(&[usize], &[f32])> {
 
 #[test]
 fn every_family_loads_every_tensor_under_its_name() {
-    for name in [
-        "llama",
-        "llama-sharded",
-        "qwen2",
-        "qwen3",
-        "gpt-neox",
-        "gpt-neox-serial",
-    ] {
+    for name in ["llama", "llama-sharded", "qwen2", "qwen3", "gpt-neox", "gpt-neox-serial"] {
         let model = model(name);
         let config = &model.backbone.config;
         let files = stored(&goldens().join("models").join(name), "model");
@@ -70,28 +60,17 @@ fn every_family_loads_every_tensor_under_its_name() {
             let id = names::parse(config.family, &tensor).unwrap();
             assert_eq!(names::hf_name(config.family, id), tensor);
             let (found_shape, found) = find(&model.backbone, id).unwrap();
-            assert_eq!(
-                (found_shape, found),
-                (shape.as_slice(), data.as_slice()),
-                "{name} {tensor}"
-            );
+            assert_eq!((found_shape, found), (shape.as_slice(), data.as_slice()), "{name} {tensor}");
         }
         assert!(model.head.is_none());
-        assert_eq!(
-            model.backbone.lm_head.is_none(),
-            config.tie_embeddings,
-            "{name}"
-        );
+        assert_eq!(model.backbone.lm_head.is_none(), config.tie_embeddings, "{name}");
     }
 }
 
 #[test]
 fn configurations_of_transformers_4_and_5_mean_the_same() {
     let neox = model("gpt-neox").backbone.config;
-    assert_eq!(
-        (neox.family, neox.head_dim, neox.rotary_dim),
-        (Family::GptNeoX, 16, 4)
-    );
+    assert_eq!((neox.family, neox.head_dim, neox.rotary_dim), (Family::GptNeoX, 16, 4));
     assert!(neox.parallel_residual);
     let serial = model("gpt-neox-serial").backbone.config;
     assert_eq!((serial.rotary_dim, serial.rope_theta), (4, 10_000.0));
@@ -99,15 +78,9 @@ fn configurations_of_transformers_4_and_5_mean_the_same() {
     let scaling = model("llama-sharded").backbone.config.rope_scaling.unwrap();
     assert_eq!((scaling.factor, scaling.original_positions), (8.0, 64.0));
     let qwen3 = model("qwen3").backbone.config;
-    assert_eq!(
-        (qwen3.head_dim, qwen3.rope_theta, qwen3.rope_scaling),
-        (12, 1e6, None)
-    );
+    assert_eq!((qwen3.head_dim, qwen3.rope_theta, qwen3.rope_scaling), (12, 1e6, None));
     let qwen2 = model("qwen2").backbone.config;
-    assert_eq!(
-        (qwen2.head_dim, qwen2.rope_theta, qwen2.num_kv_heads),
-        (8, 1e6, 2)
-    );
+    assert_eq!((qwen2.head_dim, qwen2.rope_theta, qwen2.num_kv_heads), (8, 1e6, 2));
 }
 
 #[test]
@@ -115,10 +88,7 @@ fn a_sequence_classification_folder_has_its_head_and_no_output_matrix() {
     let model = model("llama-reward");
     assert_eq!(model.config.task, Task::Reward);
     let files = stored(&goldens().join("models/llama-reward"), "model");
-    let (_, shape, data) = files
-        .iter()
-        .find(|(name, ..)| name == "score.weight")
-        .unwrap();
+    let (_, shape, data) = files.iter().find(|(name, ..)| name == "score.weight").unwrap();
     assert_eq!(shape, &[1, model.backbone.config.hidden_size]);
     assert_eq!(model.head.as_ref(), Some(data));
     assert!(model.backbone.lm_head.is_none());
@@ -126,35 +96,16 @@ fn a_sequence_classification_folder_has_its_head_and_no_output_matrix() {
 
 #[test]
 fn a_written_configuration_is_read_back() {
-    for name in [
-        "llama",
-        "llama-sharded",
-        "qwen2",
-        "qwen3",
-        "gpt-neox",
-        "gpt-neox-serial",
-        "llama-reward",
-    ] {
+    for name in ["llama", "llama-sharded", "qwen2", "qwen3", "gpt-neox", "gpt-neox-serial", "llama-reward"] {
         let config = model(name).config;
         let json = gainsay_lm::config::json::to_json(&config);
-        assert_eq!(
-            HfConfig::parse(Path::new("config.json"), &json).unwrap(),
-            config,
-            "{name}"
-        );
+        assert_eq!(HfConfig::parse(Path::new("config.json"), &json).unwrap(), config, "{name}");
     }
 }
 
 #[test]
 fn peft_adapters_load_factors_and_head() {
-    for name in [
-        "llama",
-        "qwen2",
-        "qwen3",
-        "gpt-neox",
-        "llama-policy",
-        "qwen2-policy",
-    ] {
+    for name in ["llama", "qwen2", "qwen3", "gpt-neox", "llama-policy", "qwen2-policy"] {
         let dir = goldens().join("adapters").join(name);
         let base = model(name.trim_end_matches("-policy")).backbone;
         let config = PeftConfig::read(&dir).unwrap();
@@ -162,11 +113,7 @@ fn peft_adapters_load_factors_and_head() {
         let loaded = peft::read(&dir, &config, &base).unwrap();
         let files = stored(&dir, "adapter_model");
         let factors = loaded.adapter.params();
-        assert_eq!(
-            factors.len() + usize::from(loaded.head.is_some()),
-            files.len(),
-            "{name}"
-        );
+        assert_eq!(factors.len() + usize::from(loaded.head.is_some()), files.len(), "{name}");
         assert_eq!(loaded.head.is_some(), !name.ends_with("-policy"), "{name}");
         for (tensor, shape, data) in files {
             match names::parse(base.config.family, &tensor).unwrap() {
@@ -174,11 +121,7 @@ fn peft_adapters_load_factors_and_head() {
                 id => {
                     assert_eq!(names::peft_name(base.config.family, id), tensor);
                     let (_, factor) = factors.iter().find(|(other, _)| *other == id).unwrap();
-                    assert_eq!(
-                        (&factor.shape, &factor.data),
-                        (&shape, &data),
-                        "{name} {tensor}"
-                    );
+                    assert_eq!((&factor.shape, &factor.data), (&shape, &data), "{name} {tensor}");
                 }
             }
         }
@@ -186,13 +129,7 @@ fn peft_adapters_load_factors_and_head() {
             Family::GptNeoX => vec![Proj::Qkv],
             _ => vec![Proj::Q, Proj::V],
         };
-        assert_eq!(
-            (
-                &loaded.adapter.config.targets,
-                &loaded.adapter.config.layers
-            ),
-            (&targets, &None)
-        );
+        assert_eq!((&loaded.adapter.config.targets, &loaded.adapter.config.layers), (&targets, &None));
     }
 }
 
@@ -205,15 +142,8 @@ fn the_tiny_model_survives_its_folder() {
     let built_in = gainsay_lm::load("tiny-random:7").unwrap();
     let (a, b) = (&written.backbone, &built_in.backbone);
     assert_eq!((&a.config, a.params()), (&b.config, b.params()));
-    assert_ne!(
-        gainsay_lm::load("tiny-random").unwrap().backbone.embed,
-        a.embed
-    );
-    assert!(
-        written.identity.starts_with("tiny@sha256:"),
-        "{}",
-        written.identity
-    );
+    assert_ne!(gainsay_lm::load("tiny-random").unwrap().backbone.embed, a.embed);
+    assert!(written.identity.starts_with("tiny@sha256:"), "{}", written.identity);
     assert!(built_in.identity.starts_with("tiny-random:7@sha256:") && built_in.head.is_some());
     let prompt = Prompt::Text("Hi é".into());
     let ids = built_in.tokenizer.prompt_ids(&prompt, false).unwrap();
@@ -221,10 +151,7 @@ fn the_tiny_model_survives_its_folder() {
     // <|im_start|> "user\n" "Hi é" <|im_end|> "\n" <|im_start|> "assistant\n", a byte a token.
     assert_eq!(ids.len(), 1 + 5 + 5 + 1 + 1 + 1 + 10);
     assert_eq!((ids[0], ids[11], ids[2]), (256, 257, u32::from(b's')));
-    assert_eq!(
-        (built_in.tokenizer.turn_end(), built_in.tokenizer.pad()),
-        (Some(257), Some(256))
-    );
+    assert_eq!((built_in.tokenizer.turn_end(), built_in.tokenizer.pad()), (Some(257), Some(256)));
     assert_eq!(written.tokenizer.end_tokens(), [257]);
     let raw = built_in.tokenizer.prompt_ids(&prompt, true).unwrap();
     assert_eq!(raw, "Hi é".bytes().map(u32::from).collect::<Vec<_>>());
@@ -232,12 +159,7 @@ fn the_tiny_model_survives_its_folder() {
 }
 
 fn ids(value: &Value) -> Vec<u32> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|id| id.as_u64().unwrap() as u32)
-        .collect()
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
 /// The default model: from the cache, or downloaded into it.
@@ -257,53 +179,22 @@ fn the_default_models_tokenizer_agrees_with_transformers_and_llama_cpp() {
     for row in expected["rows"].as_array().unwrap() {
         let messages: Vec<Message> = serde_json::from_value(row["messages"].clone()).unwrap();
         let prompt = Prompt::Chat(messages);
-        assert_eq!(
-            tokenizer.prompt_ids(&prompt, false).unwrap(),
-            ids(&row["prompt_ids"])
-        );
+        assert_eq!(tokenizer.prompt_ids(&prompt, false).unwrap(), ids(&row["prompt_ids"]));
         let text = row["completion"].as_str().unwrap();
-        let finish = if row["finish"] == "stop" {
-            Finish::Stop
-        } else {
-            Finish::Length
-        };
-        let item = ScoreItem {
-            prompt: &prompt,
-            text,
-            token_ids: None,
-            finish: Some(finish),
-        };
-        assert_eq!(
-            tokenizer.completion_ids(&item),
-            ids(&row["completion_ids"]),
-            "{text:?}"
-        );
+        let finish = if row["finish"] == "stop" { Finish::Stop } else { Finish::Length };
+        let item = ScoreItem { prompt: &prompt, text, token_ids: None, finish: Some(finish) };
+        assert_eq!(tokenizer.completion_ids(&item), ids(&row["completion_ids"]), "{text:?}");
         assert_eq!(tokenizer.decode(&ids(&row["completion_ids"])), text);
     }
-    assert_eq!(
-        (tokenizer.turn_end(), tokenizer.end_tokens()),
-        (Some(2), [2].as_slice())
-    );
+    assert_eq!((tokenizer.turn_end(), tokenizer.end_tokens()), (Some(2), [2].as_slice()));
     assert_eq!(tokenizer.bos(), Some(1));
     assert_ne!(tokenizer.pad(), Some(2), "completions end in 2");
     let text = Prompt::Text("What is the capital of France?".into());
-    assert_eq!(
-        tokenizer.prompt_ids(&text, false).unwrap(),
-        ids(&expected["rows"][0]["prompt_ids"])
-    );
-    assert_eq!(
-        tokenizer.prompt_ids(&text, true).unwrap(),
-        tokenizer.encode("What is the capital of France?")
-    );
+    assert_eq!(tokenizer.prompt_ids(&text, false).unwrap(), ids(&expected["rows"][0]["prompt_ids"]));
+    assert_eq!(tokenizer.prompt_ids(&text, true).unwrap(), tokenizer.encode("What is the capital of France?"));
     let config = &loaded.backbone.config;
-    assert_eq!(
-        (config.num_layers, config.num_heads, config.num_kv_heads),
-        (30, 9, 3)
-    );
-    assert_eq!(
-        (config.norm_eps, config.rope_theta, config.tie_embeddings),
-        (1e-5, 100_000.0, true)
-    );
+    assert_eq!((config.num_layers, config.num_heads, config.num_kv_heads), (30, 9, 3));
+    assert_eq!((config.norm_eps, config.rope_theta, config.tie_embeddings), (1e-5, 100_000.0, true));
     saved_tokenizer_agrees(tokenizer);
 }
 
@@ -313,19 +204,10 @@ fn saved_tokenizer_agrees(tokenizer: &gainsay_lm::Tokenizer) {
     tokenizer.save(dir.path()).unwrap();
     let again = gainsay_lm::Tokenizer::from_folder(dir.path()).unwrap();
     for row in golden("smollm2-token-ids.json")["rows"].as_array().unwrap() {
-        assert_eq!(
-            again.encode(row["text"].as_str().unwrap()),
-            ids(&row["ids"])
-        );
+        assert_eq!(again.encode(row["text"].as_str().unwrap()), ids(&row["ids"]));
     }
     let prompt = Prompt::Text("Hi".into());
-    assert_eq!(
-        again.prompt_ids(&prompt, false).unwrap(),
-        tokenizer.prompt_ids(&prompt, false).unwrap()
-    );
-    assert_eq!(
-        (again.turn_end(), again.end_tokens()),
-        (tokenizer.turn_end(), tokenizer.end_tokens())
-    );
+    assert_eq!(again.prompt_ids(&prompt, false).unwrap(), tokenizer.prompt_ids(&prompt, false).unwrap());
+    assert_eq!((again.turn_end(), again.end_tokens()), (tokenizer.turn_end(), tokenizer.end_tokens()));
     assert_eq!(again.pad(), tokenizer.pad());
 }

@@ -32,30 +32,14 @@ pub struct HfConfig {
 
 const SUPPORTED: [(&str, Family, Task); 9] = [
     ("LlamaForCausalLM", Family::Llama, Task::Causal),
-    (
-        "LlamaForSequenceClassification",
-        Family::Llama,
-        Task::Reward,
-    ),
+    ("LlamaForSequenceClassification", Family::Llama, Task::Reward),
     ("MistralForCausalLM", Family::Llama, Task::Causal),
     ("Qwen2ForCausalLM", Family::Qwen2, Task::Causal),
-    (
-        "Qwen2ForSequenceClassification",
-        Family::Qwen2,
-        Task::Reward,
-    ),
+    ("Qwen2ForSequenceClassification", Family::Qwen2, Task::Reward),
     ("Qwen3ForCausalLM", Family::Qwen3, Task::Causal),
-    (
-        "Qwen3ForSequenceClassification",
-        Family::Qwen3,
-        Task::Reward,
-    ),
+    ("Qwen3ForSequenceClassification", Family::Qwen3, Task::Reward),
     ("GPTNeoXForCausalLM", Family::GptNeoX, Task::Causal),
-    (
-        "GPTNeoXForSequenceClassification",
-        Family::GptNeoX,
-        Task::Reward,
-    ),
+    ("GPTNeoXForSequenceClassification", Family::GptNeoX, Task::Reward),
 ];
 
 impl HfConfig {
@@ -75,12 +59,7 @@ impl HfConfig {
             fields.check_single_label()?;
         }
         let pad = token_ids(json.get("pad_token_id")).first().copied();
-        Ok(Self {
-            model,
-            task,
-            eos: token_ids(json.get("eos_token_id")),
-            pad,
-        })
+        Ok(Self { model, task, eos: token_ids(json.get("eos_token_id")), pad })
     }
 }
 
@@ -113,16 +92,13 @@ impl<'a> Fields<'a> {
         self.get(key)
             .map(|v| {
                 let n = v.as_u64().filter(|&n| n > 0 && n <= u64::from(u32::MAX));
-                n.map(|n| n as usize).ok_or_else(|| {
-                    self.error(format!("`{key}` is {v}, expected a positive integer"))
-                })
+                n.map(|n| n as usize).ok_or_else(|| self.error(format!("`{key}` is {v}, expected a positive integer")))
             })
             .transpose()
     }
 
     fn required(&self, key: &str) -> Result<usize, LmError> {
-        self.size(key)?
-            .ok_or_else(|| self.error(format!("`{key}` is missing")))
+        self.size(key)?.ok_or_else(|| self.error(format!("`{key}` is missing")))
     }
 
     fn number(&self, key: &str) -> Result<Option<f64>, LmError> {
@@ -137,9 +113,7 @@ impl<'a> Fields<'a> {
     fn flag(&self, key: &str, default: bool) -> Result<bool, LmError> {
         match self.get(key) {
             None => Ok(default),
-            Some(v) => v
-                .as_bool()
-                .ok_or_else(|| self.error(format!("`{key}` is {v}, expected true or false"))),
+            Some(v) => v.as_bool().ok_or_else(|| self.error(format!("`{key}` is {v}, expected true or false"))),
         }
     }
 
@@ -148,22 +122,16 @@ impl<'a> Fields<'a> {
     }
 
     fn architecture(&self) -> Result<(Family, Task, &'a str), LmError> {
-        let named = self
-            .get("architectures")
-            .and_then(|a| a.get(0))
-            .and_then(Value::as_str);
+        let named = self.get("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
         let Some(found) = named.or_else(|| self.text("model_type")) else {
-            return Err(self.error(
-                "`architectures` is missing: this is not the configuration of a language model",
-            ));
+            return Err(self.error("`architectures` is missing: this is not the configuration of a language model"));
         };
         let hit = SUPPORTED.iter().find(|(name, ..)| *name == found);
-        hit.map(|&(_, family, task)| (family, task, found))
-            .ok_or_else(|| LmError::UnknownArchitecture {
-                file: self.path.to_path_buf(),
-                found: found.to_owned(),
-                supported: SUPPORTED.map(|(name, ..)| name).join(", "),
-            })
+        hit.map(|&(_, family, task)| (family, task, found)).ok_or_else(|| LmError::UnknownArchitecture {
+            file: self.path.to_path_buf(),
+            found: found.to_owned(),
+            supported: SUPPORTED.map(|(name, ..)| name).join(", "),
+        })
     }
 
     /// Variants of the supported families whose layers compute something else.
@@ -172,34 +140,24 @@ impl<'a> Fields<'a> {
             // Mistral's own default when the field is absent.
             None if architecture.starts_with("Mistral") => true,
             None | Some(Value::Null) => false,
-            Some(_) => {
-                architecture.starts_with("Mistral") || self.flag("use_sliding_window", false)?
-            }
+            Some(_) => architecture.starts_with("Mistral") || self.flag("use_sliding_window", false)?,
         };
         let types = self.get("layer_types").and_then(Value::as_array);
         let other = types.and_then(|t| t.iter().find(|v| v.as_str() != Some("full_attention")));
         if window || other.is_some() {
-            return Err(
-                self.error("sliding-window attention is not supported; only full attention is")
-            );
+            return Err(self.error("sliding-window attention is not supported; only full attention is"));
         }
         for key in ["attention_bias", "mlp_bias"] {
             let expected = family == Family::GptNeoX && key == "attention_bias";
             if family != Family::Qwen2 && self.flag(key, expected)? != expected {
-                return Err(self.error(format!(
-                    "`{key}: {}` is not supported for {family}",
-                    !expected
-                )));
+                return Err(self.error(format!("`{key}: {}` is not supported for {family}", !expected)));
             }
         }
         if let Some(quantization) = self.get("quantization_config") {
-            let method = quantization
-                .get("quant_method")
-                .and_then(Value::as_str)
-                .unwrap_or("unnamed");
-            return Err(self.error(format!(
-                "the weights are quantized ({method}); use the float checkpoint or a .gguf file"
-            )));
+            let method = quantization.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
+            return Err(
+                self.error(format!("the weights are quantized ({method}); use the float checkpoint or a .gguf file"))
+            );
         }
         Ok(())
     }
@@ -208,22 +166,11 @@ impl<'a> Fields<'a> {
         let neox = family == Family::GptNeoX;
         let hidden_size = self.required("hidden_size")?;
         let num_heads = self.required("num_attention_heads")?;
-        let num_kv_heads = if neox {
-            num_heads
-        } else {
-            self.size("num_key_value_heads")?.unwrap_or(num_heads)
-        };
-        if self.get("head_dim").is_none() && family != Family::Qwen3 && hidden_size % num_heads != 0
-        {
-            return Err(self.error(format!(
-                "hidden size {hidden_size} does not divide into {num_heads} heads"
-            )));
+        let num_kv_heads = if neox { num_heads } else { self.size("num_key_value_heads")?.unwrap_or(num_heads) };
+        if self.get("head_dim").is_none() && family != Family::Qwen3 && hidden_size % num_heads != 0 {
+            return Err(self.error(format!("hidden size {hidden_size} does not divide into {num_heads} heads")));
         }
-        let default_head_dim = if family == Family::Qwen3 {
-            128
-        } else {
-            hidden_size / num_heads
-        };
+        let default_head_dim = if family == Family::Qwen3 { 128 } else { hidden_size / num_heads };
         let head_dim = if neox { None } else { self.size("head_dim")? }.unwrap_or(default_head_dim);
         let (rope_theta, partial, rope_scaling) = self.rope(neox)?;
         Ok(ModelConfig {
@@ -248,26 +195,16 @@ impl<'a> Fields<'a> {
     }
 
     fn norm_eps(&self, neox: bool) -> Result<f32, LmError> {
-        let (key, default) = if neox {
-            ("layer_norm_eps", 1e-5)
-        } else {
-            ("rms_norm_eps", 1e-6)
-        };
+        let (key, default) = if neox { ("layer_norm_eps", 1e-5) } else { ("rms_norm_eps", 1e-6) };
         Ok(self.number(key)?.unwrap_or(default) as f32)
     }
 
     fn activation(&self, neox: bool) -> Result<Activation, LmError> {
-        match (
-            neox,
-            self.text("hidden_act")
-                .unwrap_or(if neox { "gelu" } else { "silu" }),
-        ) {
+        match (neox, self.text("hidden_act").unwrap_or(if neox { "gelu" } else { "silu" })) {
             (false, "silu" | "swish") => Ok(Activation::Silu),
             (true, "gelu") => Ok(Activation::Gelu),
             (true, "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
-            (_, other) => Err(self.error(format!(
-                "`hidden_act: {other}` is not supported for this architecture"
-            ))),
+            (_, other) => Err(self.error(format!("`hidden_act: {other}` is not supported for this architecture"))),
         }
     }
 
@@ -278,51 +215,26 @@ impl<'a> Fields<'a> {
         let inner = |key: &str| nested.and_then(|r| r.get(key)).filter(|v| !v.is_null());
         let pick = |key: &str, old: &str| -> Result<Option<f64>, LmError> {
             match inner(key) {
-                Some(v) => self
-                    .positive(&format!("rope_parameters.{key}"), v)
-                    .map(Some),
+                Some(v) => self.positive(&format!("rope_parameters.{key}"), v).map(Some),
                 None => self.number(old),
             }
         };
-        let theta = pick(
-            "rope_theta",
-            if neox {
-                "rotary_emb_base"
-            } else {
-                "rope_theta"
-            },
-        )?;
-        let partial = pick(
-            "partial_rotary_factor",
-            if neox {
-                "rotary_pct"
-            } else {
-                "partial_rotary_factor"
-            },
-        )?;
+        let theta = pick("rope_theta", if neox { "rotary_emb_base" } else { "rope_theta" })?;
+        let partial = pick("partial_rotary_factor", if neox { "rotary_pct" } else { "partial_rotary_factor" })?;
         let scaling = match nested.or_else(|| self.get("rope_scaling")) {
             None => None,
             Some(scaling) => self.rope_scaling(scaling)?,
         };
-        Ok((
-            theta.unwrap_or(10_000.0),
-            partial.unwrap_or(if neox { 0.25 } else { 1.0 }),
-            scaling,
-        ))
+        Ok((theta.unwrap_or(10_000.0), partial.unwrap_or(if neox { 0.25 } else { 1.0 }), scaling))
     }
 
     fn rope_scaling(&self, scaling: &Value) -> Result<Option<RopeScaling>, LmError> {
-        let kind = scaling
-            .get("rope_type")
-            .or_else(|| scaling.get("type"))
-            .and_then(Value::as_str);
+        let kind = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str);
         match kind.unwrap_or("default") {
             "default" => Ok(None),
             "llama3" => {
                 let field = |key: &str| {
-                    let value = scaling
-                        .get(key)
-                        .ok_or_else(|| self.error(format!("rope scaling has no `{key}`")))?;
+                    let value = scaling.get(key).ok_or_else(|| self.error(format!("rope scaling has no `{key}`")))?;
                     self.positive(key, value)
                 };
                 Ok(Some(RopeScaling {
@@ -332,9 +244,7 @@ impl<'a> Fields<'a> {
                     original_positions: field("original_max_position_embeddings")?,
                 }))
             }
-            other => Err(self.error(format!(
-                "rope scaling `{other}` is not supported; `default` and `llama3` are"
-            ))),
+            other => Err(self.error(format!("rope scaling `{other}` is not supported; `default` and `llama3` are"))),
         }
     }
 
@@ -342,11 +252,7 @@ impl<'a> Fields<'a> {
         let labels = match self.get("num_labels") {
             Some(n) => n.as_u64(),
             // transformers writes the labels' names; without any there are two.
-            None => Some(
-                self.get("id2label")
-                    .and_then(Value::as_object)
-                    .map_or(2, |m| m.len() as u64),
-            ),
+            None => Some(self.get("id2label").and_then(Value::as_object).map_or(2, |m| m.len() as u64)),
         };
         match labels {
             Some(1) => Ok(()),
@@ -407,28 +313,14 @@ pub fn to_json(config: &HfConfig) -> Value {
 fn family_fields(model: &ModelConfig, fields: &mut Map<String, Value>) {
     let mut put = |key: &str, value: Value| drop(fields.insert(key.into(), value));
     // The shortest decimal of the f32, not its f64 expansion.
-    let eps: f64 = model
-        .norm_eps
-        .to_string()
-        .parse()
-        .unwrap_or(f64::from(model.norm_eps));
+    let eps: f64 = model.norm_eps.to_string().parse().unwrap_or(f64::from(model.norm_eps));
     if model.family == Family::GptNeoX {
         put("layer_norm_eps", json!(eps));
         put("use_parallel_residual", json!(model.parallel_residual));
         put("attention_bias", json!(true));
-        put(
-            "rotary_pct",
-            json!(model.rotary_dim as f64 / model.head_dim as f64),
-        );
+        put("rotary_pct", json!(model.rotary_dim as f64 / model.head_dim as f64));
         put("rotary_emb_base", json!(model.rope_theta));
-        put(
-            "hidden_act",
-            json!(if model.activation == Activation::GeluTanh {
-                "gelu_new"
-            } else {
-                "gelu"
-            }),
-        );
+        put("hidden_act", json!(if model.activation == Activation::GeluTanh { "gelu_new" } else { "gelu" }));
         return;
     }
     put("rms_norm_eps", json!(eps));
@@ -449,10 +341,7 @@ fn family_fields(model: &ModelConfig, fields: &mut Map<String, Value>) {
         put("sliding_window", Value::Null);
     }
     if model.rotary_dim != model.head_dim {
-        put(
-            "partial_rotary_factor",
-            json!(model.rotary_dim as f64 / model.head_dim as f64),
-        );
+        put("partial_rotary_factor", json!(model.rotary_dim as f64 / model.head_dim as f64));
     }
     let scaling = model.rope_scaling.map(|s| {
         json!({

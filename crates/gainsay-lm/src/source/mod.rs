@@ -42,19 +42,12 @@ pub fn load(spec: &str) -> Result<Loaded, LmError> {
 
 /// `relative_to` is tried first for relative paths; `depth` counts adapters on the way.
 fn load_within(spec: &str, relative_to: &Path, depth: usize) -> Result<Loaded, LmError> {
-    let no_model = |problem: &str| LmError::NoModel {
-        spec: spec.to_owned(),
-        problem: problem.to_owned(),
-    };
+    let no_model = |problem: &str| LmError::NoModel { spec: spec.to_owned(), problem: problem.to_owned() };
     if spec.is_empty() {
-        return Err(no_model(
-            "give a folder, a .gguf file, hf:org/name, or smollm2-135m",
-        ));
+        return Err(no_model("give a folder, a .gguf file, hf:org/name, or smollm2-135m"));
     }
     if spec.starts_with("http://") || spec.starts_with("https://") {
-        return Err(no_model(
-            "remote engines come with gainsay-remote; give a local model",
-        ));
+        return Err(no_model("remote engines come with gainsay-remote; give a local model"));
     }
     if spec == DEFAULT_MODEL {
         return load_gguf(&default_model_path()?, spec, spec);
@@ -63,12 +56,7 @@ fn load_within(spec: &str, relative_to: &Path, depth: usize) -> Result<Loaded, L
         return tiny::loaded(seed?, spec);
     }
     if let Some(id) = spec.strip_prefix("hf:") {
-        return load_path(
-            &hub::fetch(id)?,
-            spec,
-            spec.trim_start_matches("hf:"),
-            depth,
-        );
+        return load_path(&hub::fetch(id)?, spec, spec.trim_start_matches("hf:"), depth);
     }
     let path = match resolve(spec, relative_to) {
         Some(path) => path,
@@ -82,31 +70,21 @@ fn load_within(spec: &str, relative_to: &Path, depth: usize) -> Result<Loaded, L
         }
     };
     let name = path.canonicalize().unwrap_or_else(|_| path.clone());
-    let name = name
-        .file_name()
-        .unwrap_or(name.as_os_str())
-        .to_string_lossy()
-        .into_owned();
+    let name = name.file_name().unwrap_or(name.as_os_str()).to_string_lossy().into_owned();
     load_path(&path, spec, &name, depth)
 }
 
 fn resolve(spec: &str, relative_to: &Path) -> Option<PathBuf> {
-    [relative_to.join(spec), PathBuf::from(spec)]
-        .into_iter()
-        .find(|path| path.exists())
+    [relative_to.join(spec), PathBuf::from(spec)].into_iter().find(|path| path.exists())
 }
 
 fn load_path(path: &Path, spec: &str, name: &str, depth: usize) -> Result<Loaded, LmError> {
     if path.is_file() {
-        return match path
-            .extension()
-            .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
-        {
+        return match path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
             true => load_gguf(path, spec, name),
             false => Err(LmError::NoModel {
                 spec: spec.to_owned(),
-                problem: "a file must be a .gguf; for other formats give the model's folder"
-                    .to_owned(),
+                problem: "a file must be a .gguf; for other formats give the model's folder".to_owned(),
             }),
         };
     }
@@ -133,28 +111,17 @@ fn finish(
 ) -> Result<Loaded, LmError> {
     check_vocabulary(&backbone, &tokenizer, spec)?;
     let identity = identity(name, &backbone.digest);
-    Ok(Loaded {
-        backbone: Arc::new(backbone),
-        tokenizer,
-        adapter: None,
-        head,
-        identity,
-        spec: spec.to_owned(),
-    })
+    Ok(Loaded { backbone: Arc::new(backbone), tokenizer, adapter: None, head, identity, spec: spec.to_owned() })
 }
 
 fn load_adapter(dir: &Path, spec: &str, name: &str, depth: usize) -> Result<Loaded, LmError> {
     let config = PeftConfig::read(dir)?;
     let fail = |problem: String| LmError::adapter(&config.path, problem);
     if depth > 0 {
-        return Err(fail(
-            "its base is an adapter again; merge that one into its own base first".to_owned(),
-        ));
+        return Err(fail("its base is an adapter again; merge that one into its own base first".to_owned()));
     }
     let base = load_within(&config.base, dir, depth + 1).map_err(|e| match e {
-        LmError::NoModel { spec, problem } => fail(format!(
-            "the base model `{spec}` cannot be loaded: {problem}"
-        )),
+        LmError::NoModel { spec, problem } => fail(format!("the base model `{spec}` cannot be loaded: {problem}")),
         other => other,
     })?;
     let model = peft::read(dir, &config, &base.backbone)?;
@@ -184,12 +151,7 @@ fn check_vocabulary(backbone: &Backbone, tokenizer: &Tokenizer, spec: &str) -> R
     if ids <= rows {
         return Ok(());
     }
-    let problem = format!(
-        "its tokenizer has ids up to {}, its embedding only {rows} rows: they do not belong together",
-        ids - 1
-    );
-    Err(LmError::NoModel {
-        spec: spec.to_owned(),
-        problem,
-    })
+    let problem =
+        format!("its tokenizer has ids up to {}, its embedding only {rows} rows: they do not belong together", ids - 1);
+    Err(LmError::NoModel { spec: spec.to_owned(), problem })
 }

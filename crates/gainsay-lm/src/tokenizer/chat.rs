@@ -19,11 +19,7 @@ pub(super) struct ChatTemplate {
 
 impl ChatTemplate {
     pub fn new(source: &str, special: &BTreeMap<String, String>) -> Self {
-        Self {
-            source: source.to_owned(),
-            jinja: neutralize_generation_tags(source),
-            special: special.clone(),
-        }
+        Self { source: source.to_owned(), jinja: neutralize_generation_tags(source), special: special.clone() }
     }
 
     /// The template as the model ships it.
@@ -43,11 +39,7 @@ impl ChatTemplate {
             ..special
         };
         env.render_named_str("chat template", &self.jinja, values)
-            .map_err(|e| {
-                LmError::Prompt(format!(
-                    "the model's chat template cannot render the prompt: {e}"
-                ))
-            })
+            .map_err(|e| LmError::Prompt(format!("the model's chat template cannot render the prompt: {e}")))
     }
 }
 
@@ -56,12 +48,9 @@ fn environment() -> Environment<'static> {
     env.set_trim_blocks(true);
     env.set_lstrip_blocks(true);
     env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    env.add_function(
-        "raise_exception",
-        |message: String| -> Result<Value, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, message))
-        },
-    );
+    env.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, message))
+    });
     env.add_function("strftime_now", |format: String| strftime(&format));
     env.add_filter("tojson", tojson);
     env
@@ -106,9 +95,7 @@ fn neutralize_generation_tags(source: &str) -> String {
         };
         let (tag, end) = (&rest[start..start + length], start + length);
         out.push_str(&rest[..start]);
-        let word = tag
-            .trim_start_matches("{%")
-            .trim_matches(['-', '+', ' ', '\t', '\n']);
+        let word = tag.trim_start_matches("{%").trim_matches(['-', '+', ' ', '\t', '\n']);
         out.push_str(&match word {
             "generation" => tag.replacen("generation", "if true", 1),
             "endgeneration" => tag.replacen("endgeneration", "endif", 1),
@@ -124,10 +111,7 @@ mod tests {
     use super::*;
 
     fn user(content: &str) -> Vec<Message> {
-        vec![Message {
-            role: "user".into(),
-            content: content.into(),
-        }]
+        vec![Message { role: "user".into(), content: content.into() }]
     }
 
     fn render(source: &str, messages: &[Message], open: bool) -> Result<String, LmError> {
@@ -139,10 +123,7 @@ mod tests {
     fn blocks_are_trimmed_and_special_tokens_known() {
         let source = "{{ bos_token }}\n{% for m in messages %}\n  {% if true %}\n{{ m['role'] }}:{{ m.content }}\n  {% endif %}\n\
                       {% endfor %}{% if add_generation_prompt %}>{% endif %}";
-        assert_eq!(
-            render(source, &user("<b>"), true).unwrap(),
-            "<s>\nuser:<b>\n>"
-        );
+        assert_eq!(render(source, &user("<b>"), true).unwrap(), "<s>\nuser:<b>\n>");
         assert_eq!(render(source, &user("x"), false).unwrap(), "<s>\nuser:x\n");
     }
 
@@ -155,25 +136,14 @@ mod tests {
 
     #[test]
     fn a_template_can_refuse() {
-        let error = render(
-            "{{ raise_exception('roles must alternate') }}",
-            &user("x"),
-            true,
-        )
-        .unwrap_err();
-        assert!(
-            error.to_string().contains("roles must alternate"),
-            "{error}"
-        );
+        let error = render("{{ raise_exception('roles must alternate') }}", &user("x"), true).unwrap_err();
+        assert!(error.to_string().contains("roles must alternate"), "{error}");
         assert!(error.is_user_error());
     }
 
     #[test]
     fn the_date_is_fixed() {
-        assert_eq!(
-            render("{{ strftime_now('%d %b %Y') }}", &user("x"), true).unwrap(),
-            "26 Jul 2024"
-        );
+        assert_eq!(render("{{ strftime_now('%d %b %Y') }}", &user("x"), true).unwrap(), "26 Jul 2024");
     }
 
     #[test]

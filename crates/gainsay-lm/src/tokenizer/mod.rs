@@ -4,10 +4,12 @@
 //! that a completion's tokens never depend on where its prompt ends. The turn-end token belongs to
 //! the completion.
 
+mod byte_bpe;
 mod chat;
 mod gguf;
 mod hf;
 mod python_json;
+mod spm;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -73,38 +75,16 @@ impl Tokenizer {
     }
 
     pub(crate) fn from_parts(parts: Parts) -> Result<Self, LmError> {
-        let Parts {
-            mut inner,
-            origin,
-            template,
-            special,
-            eos,
-        } = parts;
+        let Parts { mut inner, origin, template, special, eos } = parts;
         let fail = |e: tokenizers::Error| LmError::tokenizer(&origin, e);
         // Limits of someone's training run, which files carry along.
-        inner
-            .with_truncation(None)
-            .map_err(fail)?
-            .with_padding(None);
+        inner.with_truncation(None).map_err(fail)?.with_padding(None);
         let leading = leading_tokens(&inner).map_err(fail)?;
         let template = template.map(|source| ChatTemplate::new(&source, &special));
         let mut end_tokens = eos;
-        end_tokens.extend(
-            special
-                .get("eos_token")
-                .and_then(|token| inner.token_to_id(token)),
-        );
+        end_tokens.extend(special.get("eos_token").and_then(|token| inner.token_to_id(token)));
         let inner = Arc::new(inner);
-        let mut out = Self {
-            inner,
-            origin,
-            template,
-            special,
-            leading,
-            end_tokens,
-            turn_end: None,
-            pad: None,
-        };
+        let mut out = Self { inner, origin, template, special, leading, end_tokens, turn_end: None, pad: None };
         out.turn_end = out.find_turn_end();
         out.end_tokens.extend(out.turn_end);
         out.end_tokens.sort_unstable();
@@ -117,17 +97,9 @@ impl Tokenizer {
     /// or with one that puts none, the first end-of-sequence token.
     fn find_turn_end(&self) -> Option<u32> {
         const ANSWER: &str = "gainsayanswer";
-        let turn = |role: &str, content: &str| Message {
-            role: role.into(),
-            content: content.into(),
-        };
+        let turn = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
         let from_template = self.template.as_ref().and_then(|template| {
-            let text = template
-                .render(
-                    &[turn("user", "question"), turn("assistant", ANSWER)],
-                    false,
-                )
-                .ok()?;
+            let text = template.render(&[turn("user", "question"), turn("assistant", ANSWER)], false).ok()?;
             let (_, after) = text.rsplit_once(ANSWER)?;
             let id = *self.encode(after.trim_start()).first()?;
             self.is_special(id).then_some(id)
@@ -136,27 +108,16 @@ impl Tokenizer {
     }
 
     fn is_special(&self, id: u32) -> bool {
-        self.inner
-            .get_added_tokens_decoder()
-            .get(&id)
-            .is_some_and(|token| token.special)
+        self.inner.get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
     }
 
     /// The declared padding token, or else the lowest special one, that no completion ends in.
     fn find_pad(&self) -> Option<u32> {
         let free = |id: &u32| !self.end_tokens.contains(id);
-        let declared = self
-            .special
-            .get("pad_token")
-            .and_then(|token| self.inner.token_to_id(token));
+        let declared = self.special.get("pad_token").and_then(|token| self.inner.token_to_id(token));
         declared.filter(free).or_else(|| {
             let added = self.inner.get_added_tokens_decoder();
-            added
-                .iter()
-                .filter(|(_, token)| token.special)
-                .map(|(&id, _)| id)
-                .filter(free)
-                .min()
+            added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).filter(free).min()
         })
     }
 
@@ -179,11 +140,7 @@ impl Tokenizer {
 
     /// Text of ids; special tokens are left out.
     pub fn decode(&self, ids: &[u32]) -> String {
-        let plain = || {
-            ids.iter()
-                .filter_map(|&id| self.inner.id_to_token(id))
-                .collect()
-        };
+        let plain = || ids.iter().filter_map(|&id| self.inner.id_to_token(id)).collect();
         self.inner.decode(ids, true).unwrap_or_else(|_| plain())
     }
 
@@ -210,20 +167,14 @@ impl Tokenizer {
             (_, Some(template)) => self.encode(&template.render(&prompt.messages(), true)?),
         };
         if ids.is_empty() {
-            return Err(LmError::Prompt(
-                "the prompt is empty: there is nothing to complete".to_owned(),
-            ));
+            return Err(LmError::Prompt("the prompt is empty: there is nothing to complete".to_owned()));
         }
         Ok(ids)
     }
 
     fn plain(&self, text: &str) -> Vec<u32> {
         let ids = self.encode(text);
-        if ids.starts_with(&self.leading) {
-            ids
-        } else {
-            [self.leading.as_slice(), &ids].concat()
-        }
+        if ids.starts_with(&self.leading) { ids } else { [self.leading.as_slice(), &ids].concat() }
     }
 
     /// Ids of a completion: its `token_ids` where present; else its text, encoded on its own, and
@@ -252,9 +203,7 @@ impl Tokenizer {
 
     /// The beginning-of-sequence token, whether or not it is added to plain text.
     pub fn bos(&self) -> Option<u32> {
-        self.special
-            .get("bos_token")
-            .and_then(|token| self.inner.token_to_id(token))
+        self.special.get("bos_token").and_then(|token| self.inner.token_to_id(token))
     }
 
     /// A special token that no completion ends in, for padding in other tools: transformers reads
@@ -270,19 +219,12 @@ impl Tokenizer {
 
     /// One more than the largest id.
     pub fn vocab_size(&self) -> usize {
-        self.inner
-            .get_vocab(true)
-            .values()
-            .max()
-            .map_or(0, |&id| id as usize + 1)
+        self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
     }
 
     /// Writes `tokenizer.json` and `tokenizer_config.json` into `dir`, as transformers reads them.
     pub fn save(&self, dir: &Path) -> Result<(), LmError> {
-        let tokenizer = self
-            .inner
-            .to_string(false)
-            .map_err(|e| LmError::tokenizer(&self.origin, e))?;
+        let tokenizer = self.inner.to_string(false).map_err(|e| LmError::tokenizer(&self.origin, e))?;
         let mut config = json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": false,
@@ -297,10 +239,7 @@ impl Tokenizer {
             config["chat_template"] = Value::from(template.source());
         }
         let config = format!("{config:#}\n");
-        for (name, text) in [
-            ("tokenizer.json", tokenizer),
-            ("tokenizer_config.json", config),
-        ] {
+        for (name, text) in [("tokenizer.json", tokenizer), ("tokenizer_config.json", config)] {
             let path = dir.join(name);
             std::fs::write(&path, text).map_err(LmError::write(&path))?;
         }
@@ -315,9 +254,6 @@ fn leading_tokens(inner: &tokenizers::Tokenizer) -> tokenizers::Result<Vec<u32>>
     let bare = inner.encode_fast(PROBE, false)?;
     let full = inner.encode_fast(PROBE, true)?;
     let (bare, full) = (bare.get_ids(), full.get_ids());
-    let start = full
-        .windows(bare.len().max(1))
-        .position(|window| window == bare)
-        .unwrap_or(0);
+    let start = full.windows(bare.len().max(1)).position(|window| window == bare).unwrap_or(0);
     Ok(full[..start].to_vec())
 }

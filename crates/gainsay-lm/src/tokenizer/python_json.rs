@@ -11,28 +11,12 @@ use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 struct PythonFormatter;
 
 impl Formatter for PythonFormatter {
-    fn begin_array_value<W: ?Sized + io::Write>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
-        if first {
-            Ok(())
-        } else {
-            writer.write_all(b", ")
-        }
+    fn begin_array_value<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
     }
 
-    fn begin_object_key<W: ?Sized + io::Write>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
-        if first {
-            Ok(())
-        } else {
-            writer.write_all(b", ")
-        }
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
     }
 
     fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
@@ -48,17 +32,12 @@ pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
         None => value.serialize(&mut Serializer::with_formatter(&mut out, PythonFormatter)),
         Some(width) => {
             let spaces = vec![b' '; width];
-            value.serialize(&mut Serializer::with_formatter(
-                &mut out,
-                PrettyFormatter::with_indent(&spaces),
-            ))
+            value.serialize(&mut Serializer::with_formatter(&mut out, PrettyFormatter::with_indent(&spaces)))
         }
     };
     let fail = |e: String| Error::new(ErrorKind::BadSerialization, e);
     written.map_err(|e| fail(e.to_string()))?;
-    String::from_utf8(out)
-        .map(Value::from_safe_string)
-        .map_err(|e| fail(e.to_string()))
+    String::from_utf8(out).map(Value::from_safe_string).map_err(|e| fail(e.to_string()))
 }
 
 #[cfg(test)]
@@ -73,9 +52,6 @@ mod tests {
         let render = |source: &str| env.render_str(source, context! { v => x.clone() }).unwrap();
         assert_eq!(render("{{ v.x | tojson }}"), r#"["<a>", "é"]"#);
         assert_eq!(render("{{ {'a': v.n} | tojson }}"), r#"{"a": 1}"#);
-        assert_eq!(
-            render("{{ {'a': 1} | tojson(indent=2) }}"),
-            "{\n  \"a\": 1\n}"
-        );
+        assert_eq!(render("{{ {'a': 1} | tojson(indent=2) }}"), "{\n  \"a\": 1\n}");
     }
 }

@@ -24,17 +24,9 @@ impl GgufFile {
     /// Reads the header.
     pub fn open(path: &Path) -> Result<Self, LmError> {
         let mut reader = BufReader::new(File::open(path).map_err(LmError::read(path))?);
-        let content = Content::read(&mut reader).map_err(|e| {
-            LmError::format(
-                path,
-                format!("not a readable GGUF file, or cut off: {}", first_line(&e)),
-            )
-        })?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            content,
-            reader,
-        })
+        let content = Content::read(&mut reader)
+            .map_err(|e| LmError::format(path, format!("not a readable GGUF file, or cut off: {}", first_line(&e))))?;
+        Ok(Self { path: path.to_path_buf(), content, reader })
     }
 
     /// A metadata value.
@@ -75,11 +67,7 @@ impl GgufFile {
 
     /// An array of the metadata, converted element by element; `None` where the key is absent or
     /// an element is of another type.
-    pub(crate) fn array<'a, T>(
-        &'a self,
-        key: &str,
-        element: impl Fn(&'a Value) -> Option<T>,
-    ) -> Option<Vec<T>> {
+    pub(crate) fn array<'a, T>(&'a self, key: &str, element: impl Fn(&'a Value) -> Option<T>) -> Option<Vec<T>> {
         match self.value(key) {
             Some(Value::Array(values)) => values.iter().map(element).collect(),
             _ => None,
@@ -88,32 +76,20 @@ impl GgufFile {
 
     /// Extents of a tensor, outermost first.
     pub(crate) fn tensor_shape(&self, name: &str) -> Option<&[usize]> {
-        self.content
-            .tensor_infos
-            .get(name)
-            .map(|info| info.shape.dims())
+        self.content.tensor_infos.get(name).map(|info| info.shape.dims())
     }
 
     /// One tensor in f32.
     pub(crate) fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, LmError> {
         let path = &self.path;
-        let found = self
-            .content
-            .tensor_infos
-            .get(name)
-            .map(|info| info.shape.dims());
+        let found = self.content.tensor_infos.get(name).map(|info| info.shape.dims());
         let found = found.ok_or_else(|| LmError::tensor(path, name, "is missing"))?;
         check_shape(path, name, found, shape)?;
         let read = self.content.tensor(&mut self.reader, name, &Device::Cpu);
         let data = read.and_then(|t| t.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>());
-        let data = data.map_err(|e| {
-            LmError::tensor(path, name, format!("cannot be read: {}", first_line(&e)))
-        })?;
+        let data = data.map_err(|e| LmError::tensor(path, name, format!("cannot be read: {}", first_line(&e))))?;
         check_finite(path, name, &data)?;
-        Ok(Tensor {
-            shape: shape.to_vec(),
-            data,
-        })
+        Ok(Tensor { shape: shape.to_vec(), data })
     }
 
     /// The whole transformer.
@@ -121,23 +97,14 @@ impl GgufFile {
         let config = config::gguf::read(self)?;
         let digest = digest::file(&self.path)?;
         let permuted = self.text("general.architecture") == Some("llama");
-        let mut source = GgufSource {
-            file: self,
-            config: config.clone(),
-            permuted,
-        };
+        let mut source = GgufSource { file: self, config: config.clone(), permuted };
         assemble(config, digest, true, &mut source)
     }
 }
 
 /// candle appends a backtrace to its errors where `RUST_BACKTRACE` is set.
 fn first_line(error: &candle_core::Error) -> String {
-    error
-        .to_string()
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// A non-negative integer of any width.
@@ -165,10 +132,7 @@ struct GgufSource<'a> {
 impl TensorSource for GgufSource<'_> {
     fn read(&mut self, id: ParamId, shape: &[usize]) -> Result<Tensor, LmError> {
         let Some(name) = gguf_name(id) else {
-            return Err(LmError::format(
-                &self.file.path,
-                format!("GGUF has no tensor for {id:?}"),
-            ));
+            return Err(LmError::format(&self.file.path, format!("GGUF has no tensor for {id:?}")));
         };
         let tensor = self.file.tensor(&name, shape)?;
         let heads = match id {
@@ -176,22 +140,14 @@ impl TensorSource for GgufSource<'_> {
             ParamId::Linear(_, Proj::K, Part::Weight) => self.config.num_kv_heads,
             _ => return Ok(tensor),
         };
-        Ok(if self.permuted {
-            undo_permutation(&tensor, heads)
-        } else {
-            tensor
-        })
+        Ok(if self.permuted { undo_permutation(&tensor, heads) } else { tensor })
     }
 }
 
 /// llama.cpp's name of a parameter; `None` for what its Llama-like models lack.
 fn gguf_name(id: ParamId) -> Option<String> {
     let suffix = |part| {
-        if part == Part::Weight {
-            "weight"
-        } else {
-            "bias"
-        }
+        if part == Part::Weight { "weight" } else { "bias" }
     };
     let name = match id {
         ParamId::Embed => "token_embd.weight".to_owned(),
@@ -233,10 +189,7 @@ fn undo_permutation(tensor: &Tensor, heads: usize) -> Tensor {
             data.extend_from_slice(&tensor.data[stored * cols..(stored + 1) * cols]);
         }
     }
-    Tensor {
-        shape: tensor.shape.clone(),
-        data,
-    }
+    Tensor { shape: tensor.shape.clone(), data }
 }
 
 #[cfg(test)]
@@ -247,10 +200,7 @@ mod tests {
     fn permutation_is_undone_within_each_head() {
         // Two heads of four rows, one column. llama.cpp interleaves the halves (0, 1 | 2, 3) of a
         // head as 0, 2, 1, 3.
-        let stored = Tensor {
-            shape: vec![8, 1],
-            data: vec![0.0, 2.0, 1.0, 3.0, 10.0, 12.0, 11.0, 13.0],
-        };
+        let stored = Tensor { shape: vec![8, 1], data: vec![0.0, 2.0, 1.0, 3.0, 10.0, 12.0, 11.0, 13.0] };
         let hf = undo_permutation(&stored, 2);
         assert_eq!(hf.data, [0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0]);
     }

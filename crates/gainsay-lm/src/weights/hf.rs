@@ -26,11 +26,9 @@ pub struct HfModel {
 pub fn read(dir: &Path) -> Result<HfModel, LmError> {
     let config_path = dir.join("config.json");
     if !config_path.is_file() {
-        let problem = "the folder has no config.json; give a Hugging Face model folder, an adapter folder or a .gguf file";
-        return Err(LmError::NoModel {
-            spec: dir.display().to_string(),
-            problem: problem.to_owned(),
-        });
+        let problem =
+            "the folder has no config.json; give a Hugging Face model folder, an adapter folder or a .gguf file";
+        return Err(LmError::NoModel { spec: dir.display().to_string(), problem: problem.to_owned() });
     }
     let config = HfConfig::read(&config_path)?;
     let store = Store::open(dir, "model")?;
@@ -40,23 +38,10 @@ pub fn read(dir: &Path) -> Result<HfModel, LmError> {
     let mut source = HfSource::new(config.model.family, store, &config)?;
     let head = match config.task {
         Task::Causal => None,
-        Task::Reward => Some(
-            source
-                .read(ParamId::Head, &[1, config.model.hidden_size])?
-                .data,
-        ),
+        Task::Reward => Some(source.read(ParamId::Head, &[1, config.model.hidden_size])?.data),
     };
-    let backbone = assemble(
-        config.model.clone(),
-        digest,
-        config.task == Task::Causal,
-        &mut source,
-    )?;
-    Ok(HfModel {
-        backbone,
-        head,
-        config,
-    })
+    let backbone = assemble(config.model.clone(), digest, config.task == Task::Causal, &mut source)?;
+    Ok(HfModel { backbone, head, config })
 }
 
 struct HfSource {
@@ -81,11 +66,7 @@ impl HfSource {
                 }
             }
         }
-        Ok(Self {
-            family,
-            store,
-            names,
-        })
+        Ok(Self { family, store, names })
     }
 }
 
@@ -95,9 +76,7 @@ fn belongs(id: ParamId, config: &HfConfig) -> bool {
     let in_range = |l: usize| l < config.model.num_layers;
     match id {
         ParamId::QNorm(l) | ParamId::KNorm(l) => family == Family::Qwen3 && in_range(l),
-        ParamId::Linear(l, proj, part) => {
-            in_range(l) && (part == Part::Weight || super::has_bias(family, proj))
-        }
+        ParamId::Linear(l, proj, part) => in_range(l) && (part == Part::Weight || super::has_bias(family, proj)),
         ParamId::AttnNorm(l, part) | ParamId::MlpNorm(l, part) => {
             in_range(l) && (part == Part::Weight || family == Family::GptNeoX)
         }
@@ -110,13 +89,7 @@ fn belongs(id: ParamId, config: &HfConfig) -> bool {
 
 /// Constants that older versions of transformers stored with the weights.
 fn is_buffer(name: &str) -> bool {
-    [
-        ".rotary_emb.inv_freq",
-        ".attention.bias",
-        ".attention.masked_bias",
-    ]
-    .iter()
-    .any(|end| name.ends_with(end))
+    [".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias"].iter().any(|end| name.ends_with(end))
 }
 
 impl TensorSource for HfSource {
@@ -126,9 +99,7 @@ impl TensorSource for HfSource {
             None => {
                 let name = names::hf_name(self.family, id);
                 let hint = match id {
-                    ParamId::LmHead => {
-                        "is missing, and `tie_word_embeddings` is not set in config.json"
-                    }
+                    ParamId::LmHead => "is missing, and `tie_word_embeddings` is not set in config.json",
                     _ => "is missing",
                 };
                 return Err(LmError::tensor(self.store.path_of(&name), &name, hint));

@@ -24,10 +24,7 @@ pub(crate) trait TensorSource {
 /// `[out, in]` of a projection.
 pub fn linear_shape(config: &ModelConfig, proj: Proj) -> [usize; 2] {
     let (h, m) = (config.hidden_size, config.intermediate_size);
-    let (q, kv) = (
-        config.num_heads * config.head_dim,
-        config.num_kv_heads * config.head_dim,
-    );
+    let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
     match proj {
         Proj::Q => [q, h],
         Proj::K | Proj::V => [kv, h],
@@ -55,23 +52,13 @@ pub(crate) fn assemble(
 ) -> Result<Backbone, LmError> {
     let matrix = [config.vocab_size, config.hidden_size];
     let embed = source.read(ParamId::Embed, &matrix)?;
-    let layers = (0..config.num_layers)
-        .map(|l| layer(&config, l, source))
-        .collect::<Result<_, _>>()?;
+    let layers = (0..config.num_layers).map(|l| layer(&config, l, source)).collect::<Result<_, _>>()?;
     let final_norm = norm(&config, config.hidden_size, ParamId::FinalNorm, source)?;
     let lm_head = match with_output && !config.tie_embeddings {
         true => Some(source.read(ParamId::LmHead, &matrix)?),
         false => None,
     };
-    Ok(Backbone {
-        config,
-        embed,
-        layers,
-        final_norm,
-        lm_head,
-        digest,
-        cache: WeightCache::default(),
-    })
+    Ok(Backbone { config, embed, layers, final_norm, lm_head, digest, cache: WeightCache::default() })
 }
 
 fn norm(
@@ -99,48 +86,23 @@ fn layer(config: &ModelConfig, l: usize, source: &mut dyn TensorSource) -> Resul
         };
         linears[proj.index()] = Some(Linear { weight, bias });
     }
-    let attn_norm = norm(
-        config,
-        config.hidden_size,
-        |p| ParamId::AttnNorm(l, p),
-        source,
-    )?;
-    let mlp_norm = norm(
-        config,
-        config.hidden_size,
-        |p| ParamId::MlpNorm(l, p),
-        source,
-    )?;
+    let attn_norm = norm(config, config.hidden_size, |p| ParamId::AttnNorm(l, p), source)?;
+    let mlp_norm = norm(config, config.hidden_size, |p| ParamId::MlpNorm(l, p), source)?;
     let mut head_norm = |id| match config.family {
         Family::Qwen3 => norm(config, config.head_dim, |_| id, source).map(Some),
         Family::Llama | Family::Qwen2 | Family::GptNeoX => Ok(None),
     };
     let q_norm = head_norm(ParamId::QNorm(l))?;
     let k_norm = head_norm(ParamId::KNorm(l))?;
-    Ok(Layer {
-        attn_norm,
-        mlp_norm,
-        q_norm,
-        k_norm,
-        linears,
-    })
+    Ok(Layer { attn_norm, mlp_norm, q_norm, k_norm, linears })
 }
 
 /// Refuses a shape other than the configuration's.
-pub(crate) fn check_shape(
-    file: &Path,
-    tensor: &str,
-    found: &[usize],
-    expected: &[usize],
-) -> Result<(), LmError> {
+pub(crate) fn check_shape(file: &Path, tensor: &str, found: &[usize], expected: &[usize]) -> Result<(), LmError> {
     if found == expected {
         return Ok(());
     }
-    Err(LmError::tensor(
-        file,
-        tensor,
-        format!("has shape {found:?}; the configuration asks for {expected:?}"),
-    ))
+    Err(LmError::tensor(file, tensor, format!("has shape {found:?}; the configuration asks for {expected:?}")))
 }
 
 /// Refuses NaN and infinities: a damaged file, or a training run that diverged.
@@ -150,10 +112,7 @@ pub(crate) fn check_finite(file: &Path, tensor: &str, data: &[f32]) -> Result<()
         Some(i) => Err(LmError::tensor(
             file,
             tensor,
-            format!(
-                "holds {} at element {i}: the file is damaged or its training diverged",
-                data[i]
-            ),
+            format!("holds {} at element {i}: the file is damaged or its training diverged", data[i]),
         )),
     }
 }

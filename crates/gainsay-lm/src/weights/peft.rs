@@ -44,47 +44,21 @@ impl PeftConfig {
         let path = dir.join("adapter_config.json");
         let json = read_json(&path)?;
         let fail = |problem: String| LmError::adapter(&path, problem);
-        let kind = json
-            .get("peft_type")
-            .and_then(Value::as_str)
-            .unwrap_or("unnamed");
+        let kind = json.get("peft_type").and_then(Value::as_str).unwrap_or("unnamed");
         if kind != "LORA" {
-            return Err(fail(format!(
-                "`peft_type: {kind}` is not supported; LORA is"
-            )));
+            return Err(fail(format!("`peft_type: {kind}` is not supported; LORA is")));
         }
         refuse_variants(&path, &json)?;
         let rank = json.get("r").and_then(Value::as_u64).filter(|&r| r > 0);
-        let rank = rank.ok_or_else(|| {
-            fail("`r`, the rank, is missing or not a positive integer".to_owned())
-        })?;
-        let alpha = json
-            .get("lora_alpha")
-            .and_then(Value::as_f64)
-            .filter(|a| a.is_finite());
-        let alpha =
-            alpha.ok_or_else(|| fail("`lora_alpha` is missing or not a number".to_owned()))?;
-        let base = json
-            .get("base_model_name_or_path")
-            .and_then(Value::as_str)
-            .filter(|b| !b.is_empty());
+        let rank = rank.ok_or_else(|| fail("`r`, the rank, is missing or not a positive integer".to_owned()))?;
+        let alpha = json.get("lora_alpha").and_then(Value::as_f64).filter(|a| a.is_finite());
+        let alpha = alpha.ok_or_else(|| fail("`lora_alpha` is missing or not a number".to_owned()))?;
+        let base = json.get("base_model_name_or_path").and_then(Value::as_str).filter(|b| !b.is_empty());
         let base = base.ok_or_else(|| {
-            fail(
-                "`base_model_name_or_path` is missing: write the base model's folder or name there"
-                    .to_owned(),
-            )
+            fail("`base_model_name_or_path` is missing: write the base model's folder or name there".to_owned())
         })?;
-        let dropout = json
-            .get("lora_dropout")
-            .and_then(Value::as_f64)
-            .unwrap_or(0.0);
-        Ok(Self {
-            base: base.to_owned(),
-            rank: rank as usize,
-            alpha,
-            dropout,
-            path,
-        })
+        let dropout = json.get("lora_dropout").and_then(Value::as_f64).unwrap_or(0.0);
+        Ok(Self { base: base.to_owned(), rank: rank as usize, alpha, dropout, path })
     }
 }
 
@@ -111,17 +85,12 @@ fn refuse_variants(path: &Path, json: &Value) -> Result<(), LmError> {
         "kasa_config",
     ];
     if let Some(key) = VARIANTS.into_iter().find(|key| set(key)) {
-        let problem = format!(
-            "`{key}` is set; only plain LoRA is supported: merge it into the base model with PEFT"
-        );
+        let problem = format!("`{key}` is set; only plain LoRA is supported: merge it into the base model with PEFT");
         return Err(LmError::adapter(path, problem));
     }
     match json.get("bias").and_then(Value::as_str) {
         None | Some("none") => Ok(()),
-        Some(other) => Err(LmError::adapter(
-            path,
-            format!("`bias: {other}` is not supported; `none` is"),
-        )),
+        Some(other) => Err(LmError::adapter(path, format!("`bias: {other}` is not supported; `none` is"))),
     }
 }
 
@@ -134,41 +103,25 @@ pub fn read(dir: &Path, config: &PeftConfig, backbone: &Backbone) -> Result<Peft
     let stored: Vec<String> = store.names().map(str::to_owned).collect();
     for name in stored {
         match names::parse(family, &name) {
-            Some(ParamId::Head) => {
-                head = Some(store.read(&name, &[1, backbone.config.hidden_size])?.data)
-            }
-            Some(id @ (ParamId::LoraA(l, _) | ParamId::LoraB(l, _)))
-                if l < backbone.layers.len() =>
-            {
+            Some(ParamId::Head) => head = Some(store.read(&name, &[1, backbone.config.hidden_size])?.data),
+            Some(id @ (ParamId::LoraA(l, _) | ParamId::LoraB(l, _))) if l < backbone.layers.len() => {
                 drop(factors.insert(id, name));
             }
             _ => {
-                let problem = format!(
-                    "has no place in a LoRA adapter on this {family} base of {} layers",
-                    backbone.layers.len()
-                );
+                let problem =
+                    format!("has no place in a LoRA adapter on this {family} base of {} layers", backbone.layers.len());
                 return Err(LmError::tensor(store.path_of(&name), &name, problem));
             }
         }
     }
     let pairs = read_pairs(&mut store, config, backbone, &factors)?;
     if pairs.is_empty() && head.is_none() {
-        return Err(LmError::adapter(
-            &dir.join("adapter_model.safetensors"),
-            "holds neither LoRA factors nor a head",
-        ));
+        return Err(LmError::adapter(&dir.join("adapter_model.safetensors"), "holds neither LoRA factors nor a head"));
     }
     let mut digests = vec![digest::file(&config.path)?];
     digests.extend(store.digests()?);
-    let adapter = Adapter {
-        config: describe(config, backbone, &pairs),
-        pairs,
-    };
-    Ok(PeftModel {
-        adapter,
-        head,
-        digest: digest::combine(digests.iter().map(String::as_str)),
-    })
+    let adapter = Adapter { config: describe(config, backbone, &pairs), pairs };
+    Ok(PeftModel { adapter, head, digest: digest::combine(digests.iter().map(String::as_str)) })
 }
 
 fn read_pairs(
@@ -189,11 +142,7 @@ fn read_pairs(
         let [out, input] = linear_shape(&backbone.config, proj);
         let mut factor = |id: ParamId, shape: [usize; 2]| match factors.get(&id) {
             Some(name) => store.read(name, &shape),
-            None => Err(LmError::tensor(
-                store.path_of(""),
-                &names::peft_name(family, id),
-                "is missing",
-            )),
+            None => Err(LmError::tensor(store.path_of(""), &names::peft_name(family, id), "is missing")),
         };
         let a = factor(ParamId::LoraA(l, proj), [config.rank, input])?;
         let b = factor(ParamId::LoraB(l, proj), [out, config.rank])?;
@@ -202,11 +151,7 @@ fn read_pairs(
     Ok(pairs)
 }
 
-fn describe(
-    config: &PeftConfig,
-    backbone: &Backbone,
-    pairs: &BTreeMap<(usize, Proj), LoraPair>,
-) -> AdapterConfig {
+fn describe(config: &PeftConfig, backbone: &Backbone, pairs: &BTreeMap<(usize, Proj), LoraPair>) -> AdapterConfig {
     let targets: BTreeSet<Proj> = pairs.keys().map(|&(_, proj)| proj).collect();
     let layers: BTreeSet<usize> = pairs.keys().map(|&(l, _)| l).collect();
     let all = layers.len() == backbone.layers.len();
