@@ -3,6 +3,7 @@
 //!
 //! - [`record`]: prompts, completions, selections and preferences as they stand in files.
 //! - [`engine`]: the traits that samplers, scorers, reward functions and oracles implement.
+//! - [`fake`]: deterministic stand-ins for models and annotators.
 //! - [`files`]: record files, read and written as streams.
 //! - [`import`]: other tools' files as records.
 //! - [`conflict`]: where a reward model and a policy contradict each other.
@@ -14,6 +15,7 @@
 
 pub mod conflict;
 pub mod engine;
+pub mod fake;
 mod fields;
 pub mod files;
 pub mod import;

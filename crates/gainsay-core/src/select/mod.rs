@@ -104,12 +104,12 @@ pub struct Selection {
 
 /// Selects `options.budget` comparisons from the pool, or all that there are.
 pub fn select(records: &[PromptRecord], options: &SelectOptions) -> Result<Selection, SelectError> {
-    select_excluding(records, options, &HashSet::new())
+    select_unasked(records, options, &HashSet::new())
 }
 
 /// [`select`] without the pairs whose ids (`<prompt id>/<i>-<j>`) are in `asked`: those of
 /// earlier rounds.
-pub fn select_excluding(
+pub fn select_unasked(
     records: &[PromptRecord],
     options: &SelectOptions,
     asked: &HashSet<String>,

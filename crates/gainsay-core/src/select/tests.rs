@@ -200,11 +200,11 @@ fn what_was_asked_before_is_not_asked_again() {
     for strategy in Strategy::ALL {
         let first = select(&pool(), &options(strategy, 3)).unwrap();
         let mut asked: HashSet<String> = first.records.iter().map(|r| r.id.clone()).collect();
-        let second = select_excluding(&pool(), &options(strategy, 100), &asked).unwrap();
+        let second = select_unasked(&pool(), &options(strategy, 100), &asked).unwrap();
         assert_eq!(second.stats.asked_before, 3, "{strategy}");
         assert_eq!(second.stats.available + 3, first.stats.available);
         assert!(second.records.iter().all(|r| asked.insert(r.id.clone())), "{strategy}");
-        let error = select_excluding(&pool(), &options(strategy, 1), &asked).unwrap_err();
+        let error = select_unasked(&pool(), &options(strategy, 1), &asked).unwrap_err();
         assert!(matches!(error, SelectError::AllAsked { .. }), "{error}");
     }
 }
