@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use gainsay_core::conflict::{Compat, ConflictOptions, LogpKind, Scope};
-use gainsay_core::engine::{Decoding, LogProb as _, RewardFn};
+use gainsay_core::engine::{Decoding, RewardFn};
 use gainsay_core::files;
 use gainsay_core::record::PromptRecord;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::models::{self, ModelOptions};
 use crate::progress::{Figures, human_seconds};
 use crate::recipes::evaluate::{Setting, Subject, evaluate};
-use crate::recipes::feedback::{self, Noise, Oracle};
+use crate::recipes::feedback::{self, Oracle};
 use crate::recipes::{conflicts, sample, score, select, train_policy, train_reward, validate};
 use crate::run;
 use crate::run::cost;
@@ -156,19 +156,19 @@ fn conflicts_command(args: &cli::ConflictsArgs) -> Result<()> {
 fn select_command(args: &cli::SelectArgs) -> Result<()> {
     let options = select::options(args)?;
     let (stats, _) = select::select(&args.input, &args.out, &options, &args.exclude)?;
-    if args.json { print_json(&to_json(&stats)?) } else { print(&stats.render()) }
+    if args.json { print_json(&to_json(&stats)?) } else { print(&select::render(&stats)) }
 }
 
 fn feedback_command(args: &cli::FeedbackArgs) -> Result<()> {
     models::prepare(&args.model)?;
     let oracle = Oracle::parse(&args.oracle)?;
-    let noise = Noise::parse(args.noise.as_deref())?;
+    let noise = feedback::noise(args.noise.as_deref())?;
     let selection = files::read_all(&args.input)?;
     let figures = match oracle {
-        Oracle::Labels => feedback::read_labels(&selection, &noise, args.seed, &args.out)?,
+        Oracle::Labels => feedback::read_labels(&selection, noise, args.seed, &args.out)?,
         Oracle::Gold(spec) => {
             let gold = models::reward(&spec, &ModelOptions::default())?;
-            feedback::ask_gold(&gold, &selection, &noise, args.seed, &args.out)?
+            feedback::ask_gold(&gold, &selection, noise, args.seed, &args.out)?
         }
     };
     print_figures(args.json, &figures, json!({ "out": args.out, "answers": selection.len() }))

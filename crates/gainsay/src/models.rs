@@ -55,7 +55,7 @@ pub fn load(spec: &str) -> Result<Loaded> {
 
 /// Loads a policy.
 pub fn policy(spec: &str, options: &ModelOptions) -> Result<LocalPolicy> {
-    Ok(LocalPolicy::new(&load(spec)?, options.settings()))
+    Ok(LocalPolicy::new(&load(spec)?, options.settings())?)
 }
 
 /// Loads a reward model.

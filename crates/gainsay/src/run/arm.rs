@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use gainsay_core::engine::{RewardFn, Sampler as _};
+use gainsay_core::engine::RewardFn;
 use gainsay_core::files;
 use gainsay_core::record::PromptRecord;
 use gainsay_core::select::SelectOptions;
@@ -11,7 +11,7 @@ use super::Run;
 use crate::error::{Error, Result};
 use crate::models::{self, ModelOptions};
 use crate::recipes::evaluate::{Setting, Subject, evaluate};
-use crate::recipes::feedback::{self, Noise};
+use crate::recipes::feedback;
 use crate::recipes::{sample, select, train_policy, train_reward};
 
 impl Run<'_> {
@@ -56,14 +56,12 @@ impl Run<'_> {
         self.dir.stage(&format!("round {round}, {arm}: select"), &out, || {
             let wanted = &self.recipe.select;
             let options = SelectOptions {
-                strategy: arm.parse().map_err(|e| Error::Input(format!("{e}")))?,
-                budget: wanted.budget,
                 tau_k: wanted.tau_k,
                 delta: wanted.delta,
-                pairs: wanted.pairs.parse().map_err(|e| Error::Input(format!("{e}")))?,
+                pairs: wanted.pairs.parse().map_err(Error::Input)?,
                 seed: self.recipe.seed,
                 round,
-                ..SelectOptions::default()
+                ..SelectOptions::new(arm.parse().map_err(Error::Input)?, wanted.budget)
             };
             let input = self.pool_dir(round, Some(arm)).join("conflicts.jsonl");
             // Completions are new in later rounds, so only the first can meet the proxy's pairs.
@@ -76,10 +74,10 @@ impl Run<'_> {
         let out = self.arm_file(round, arm, "preferences.jsonl");
         self.dir.stage(&format!("round {round}, {arm}: feedback"), &out, || {
             let selection = files::read_all(self.arm_file(round, arm, "selection.jsonl"))?;
-            let noise = Noise::parse(self.recipe.feedback.noise.as_deref())?;
+            let noise = feedback::noise(self.recipe.feedback.noise.as_deref())?;
             match self.recipe.feedback.oracle.as_str() {
-                "labels" => feedback::read_labels(&selection, &noise, self.recipe.seed, &out),
-                _ => feedback::ask_gold(self.gold()?, &selection, &noise, self.recipe.seed, &out),
+                "labels" => feedback::read_labels(&selection, noise, self.recipe.seed, &out),
+                _ => feedback::ask_gold(self.gold()?, &selection, noise, self.recipe.seed, &out),
             }
         })
     }

@@ -16,8 +16,9 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use gainsay_core::conflict::ConflictOptions;
-use gainsay_core::engine::{Decoding, LogProb as _, RewardFn as _};
+use gainsay_core::engine::Decoding;
 use gainsay_core::files;
+use gainsay_core::oracle::Noise;
 use gainsay_core::record::PromptRecord;
 use gainsay_lm::policy::LocalPolicy;
 use gainsay_lm::reward::LocalReward;
@@ -27,7 +28,7 @@ use crate::evaluation::{Difference, Evaluation, measure};
 use crate::models::{self, ModelOptions};
 use crate::progress::Figures;
 use crate::recipes::evaluate::{Subject, evaluate};
-use crate::recipes::feedback::{self, Noise};
+use crate::recipes::feedback;
 use crate::recipes::score::{Scorers, score};
 use crate::recipes::{conflicts, sample, train_reward, validate};
 use directory::{RunDirectory, file_digest, write_json};
@@ -179,7 +180,7 @@ impl Run<'_> {
             let records: Vec<PromptRecord> = files::read_all(self.pool_dir(1, None).join("rollouts.jsonl"))?;
             let pairs = slice::draw(&records, &self.recipe.proxy, self.recipe.seed)?;
             let noise = Noise::Flip(self.recipe.proxy.flip);
-            feedback::ask_gold(self.gold()?, &pairs, &noise, self.recipe.seed, &preferences)
+            feedback::ask_gold(self.gold()?, &pairs, noise, self.recipe.seed, &preferences)
         })?;
         let model = self.dir.path("proxy/model");
         self.dir.stage("proxy: train", &self.dir.path("proxy/train.json"), || {
@@ -212,7 +213,7 @@ impl Run<'_> {
         })?;
         let validation = dir.join("validate.json");
         self.dir.stage(&format!("round {round}: validate"), &validation, || {
-            write_json(&validation, &validate::validate(&conflicted, self.recipe.seed)?)?;
+            write_json(&validation, &validate::validate(&conflicted, &ConflictOptions::default(), self.recipe.seed)?)?;
             Ok(Figures::default())
         })
     }

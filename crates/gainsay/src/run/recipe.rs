@@ -315,11 +315,14 @@ impl Recipe {
             if self.select.strategies[..index].contains(strategy) {
                 return Err(format!("select.strategies names `{strategy}` twice"));
             }
-            strategy.parse::<gainsay_core::select::Strategy>().map_err(|e| e.to_string())?;
+            strategy.parse::<gainsay_core::select::Strategy>()?;
         }
-        self.select.pairs.parse::<gainsay_core::select::PairRule>().map_err(|e| e.to_string())?;
+        self.select.pairs.parse::<gainsay_core::select::PairRule>()?;
         if !["gold", "labels"].contains(&self.feedback.oracle.as_str()) {
             return Err(format!("feedback.oracle is `{}`; it is gold or labels", self.feedback.oracle));
+        }
+        if let Some(noise) = &self.feedback.noise {
+            noise.parse::<gainsay_core::oracle::Noise>().map_err(|e| format!("feedback.noise: {e}"))?;
         }
         if !["head", "lora", "full"].contains(&self.reward.method.as_str()) {
             return Err(format!("reward.method is `{}`; it is head, lora or full", self.reward.method));
