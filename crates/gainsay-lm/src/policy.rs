@@ -258,4 +258,8 @@ impl LogProb for LocalPolicy {
     fn identity(&self) -> String {
         self.identity.clone()
     }
+
+    fn tokens(&self) -> u64 {
+        self.counters.tokens()
+    }
 }

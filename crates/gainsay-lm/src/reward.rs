@@ -193,4 +193,8 @@ impl RewardFn for LocalReward {
     fn identity(&self) -> String {
         self.model.identity.clone()
     }
+
+    fn tokens(&self) -> u64 {
+        self.counters.tokens()
+    }
 }
