@@ -6,7 +6,7 @@ use super::pool::{Asked, Conflict, Pool, Side};
 use super::text::{escape, number, passage, signed};
 
 /// Characters of a text that are shown.
-const LIMIT: usize = 1_200;
+const LIMIT: usize = 900;
 
 /// One card a conflict, strongest first.
 pub fn cards(pool: &Pool) -> String {
@@ -17,8 +17,7 @@ fn card(rank: usize, conflict: &Conflict) -> String {
     let k = conflict.k.map_or_else(String::new, |k| format!(" · K {}", number(k, 2)));
     format!(
         concat!(
-            r#"<article class="card"><h3>{rank}. {id}</h3>"#,
-            r#"<p class="meta">PACS apart by {strength}{k}</p>"#,
+            r#"<article class="card"><h3>{rank}<span class="meta"> · {id} · PACS apart by {strength}{k}</span></h3>"#,
             r#"<div class="asked">{prompt}</div><div class="sides">{over}{under}</div>{outcome}</article>"#
         ),
         rank = rank,
@@ -33,14 +32,18 @@ fn card(rank: usize, conflict: &Conflict) -> String {
 }
 
 fn side(name: &str, side: &Side) -> String {
-    let gold = side.gold.map_or_else(String::new, |g| format!(" · gold {}", number(g, 2)));
-    format!(
-        r#"<div class="side"><h4>{name}</h4><p class="meta">z(reward) {} · z(log-prob) {} · PACS {}{gold}</p>{}</div>"#,
-        signed(side.z_reward, 2),
-        signed(side.z_logp, 2),
-        signed(side.pacs, 2),
-        passage(&side.text, LIMIT),
-    )
+    let gold = side.gold.map(|gold| ("gold", number(gold, 2)));
+    let values = [
+        ("z(reward)", signed(side.z_reward, 2)),
+        ("z(log-prob)", signed(side.z_logp, 2)),
+        ("PACS", signed(side.pacs, 2)),
+    ];
+    let values: String = values
+        .into_iter()
+        .chain(gold)
+        .map(|(name, value)| format!("<span>{name}\u{a0}<b>{value}</b></span>"))
+        .collect();
+    format!(r#"<div class="side"><h4>{name}</h4><p class="values">{values}</p>{}</div>"#, passage(&side.text, LIMIT),)
 }
 
 /// Who was right, and what was asked.
@@ -48,9 +51,7 @@ fn outcome(conflict: &Conflict) -> String {
     let right = match conflict.reward_right() {
         Some(true) => "<b>Gold sides with the reward model.</b>",
         Some(false) => r#"<b class="bad">✕ Gold sides with the policy: the reward model is wrong here.</b>"#,
-        None if conflict.over.gold.is_some() && conflict.under.gold.is_some() => {
-            "Gold holds the two equally good."
-        }
+        None if conflict.over.gold.is_some() && conflict.under.gold.is_some() => "Gold holds the two equally good.",
         None => "No gold reward is known for this pair.",
     };
     let asked: String = conflict.asked.iter().map(|asked| question(conflict, asked)).collect();
@@ -65,9 +66,7 @@ fn question(conflict: &Conflict, asked: &Asked) -> String {
         Some(Answer::Tie) => "answered: a tie",
         Some(Answer::BothBad) => "answered: both bad",
         Some(Answer::Skip) => "skipped",
-        Some(answer) if (answer == Answer::First) == first_is_over => {
-            "answered for the reward model’s favorite"
-        }
+        Some(answer) if (answer == Answer::First) == first_is_over => "answered for the reward model’s favorite",
         Some(_) => "answered for the policy’s favorite",
     };
     format!(" Asked by {}; {answer}.", escape(&asked.arm))

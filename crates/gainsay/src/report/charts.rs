@@ -26,11 +26,7 @@ impl Frame {
 
     /// Points as a polyline's `points` in the nested drawing of [`stretched`].
     pub fn points(&self, points: &[(f64, f64)]) -> String {
-        points
-            .iter()
-            .map(|&(x, y)| format!("{:.2},{:.2}", self.across(x), self.down(y)))
-            .collect::<Vec<_>>()
-            .join(" ")
+        points.iter().map(|&(x, y)| format!("{:.2},{:.2}", self.across(x), self.down(y))).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -41,9 +37,7 @@ fn share(value: f64, (low, high): (f64, f64)) -> f64 {
 
 /// A nested drawing of 100 by 100 units that fills the plot.
 pub fn stretched(body: &str) -> String {
-    format!(
-        r#"<svg viewBox="0 0 100 100" width="100%" height="100%" preserveAspectRatio="none">{body}</svg>"#
-    )
+    format!(r#"<svg viewBox="0 0 100 100" width="100%" height="100%" preserveAspectRatio="none">{body}</svg>"#)
 }
 
 /// Round values that cover `[low, high]` in about `wanted` steps of 1, 2 or 5 times a power of ten.
@@ -53,11 +47,7 @@ pub fn ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     }
     let rough = (high - low) / wanted as f64;
     let power = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0]
-        .iter()
-        .map(|m| m * power)
-        .find(|s| *s >= rough * 0.999)
-        .unwrap_or(10.0 * power);
+    let step = [1.0, 2.0, 5.0, 10.0].iter().map(|m| m * power).find(|s| *s >= rough * 0.999).unwrap_or(10.0 * power);
     let first = (low / step - 1e-9).ceil() as i64;
     let last = (high / step + 1e-9).floor() as i64;
     (first..=last).map(|i| i as f64 * step).collect()
@@ -96,10 +86,7 @@ pub fn axes(frame: &Frame, x_title: &str, y_title: &str, wanted: (usize, usize))
         escape(x_title)
     ));
     if !y_title.is_empty() {
-        out.push_str(&format!(
-            r#"<text x="-8" y="0" dy="-1.4em" text-anchor="start">{}</text>"#,
-            escape(y_title)
-        ));
+        out.push_str(&format!(r#"<text x="-8" y="0" dy="-1.4em" text-anchor="start">{}</text>"#, escape(y_title)));
     }
     out
 }
@@ -178,10 +165,7 @@ pub fn k_histogram(k: &[f64], tau_k: f64, per_prompt: Option<usize>) -> String {
         ));
     }
     if let Some(curve) = &expected {
-        body.push_str(&stretched(&format!(
-            r#"<polyline class="chance" points="{}"/>"#,
-            frame.points(curve)
-        )));
+        body.push_str(&stretched(&format!(r#"<polyline class="chance" points="{}"/>"#, frame.points(curve))));
     }
     body.push_str(&k_lines(&frame, tau_k));
     let over = k.iter().filter(|v| **v >= tau_k).count();
@@ -202,12 +186,12 @@ fn k_lines(frame: &Frame, tau_k: f64) -> String {
         )
     };
     if (tau_k - 0.5).abs() < 1e-9 {
-        return line(0.5, "axis", "start", 6.0, "chance and threshold τ = 0.5");
+        return line(0.5, "axis", "start", 6.0, "chance = threshold");
     }
     let (chance, threshold) =
         if tau_k > 0.5 { (("end", -6.0), ("start", 6.0)) } else { (("start", 6.0), ("end", -6.0)) };
     line(0.5, "thin", chance.0, chance.1, "chance")
-        + &line(tau_k, "axis", threshold.0, threshold.1, &format!("threshold τ = {tau_k}"))
+        + &line(tau_k, "axis", threshold.0, threshold.1, &format!("threshold {tau_k}"))
 }
 
 /// Prompts that each bin would hold if the two rankings of `n` completions were independent:
@@ -254,27 +238,23 @@ pub fn curves(series: &[Series], y_title: &str, from_zero: bool) -> Option<Strin
     let pad = if y.1 > y.0 { 0.06 * (y.1 - y.0) } else { 0.5 };
     let bottom = if from_zero && y.0 == 0.0 { 0.0 } else { y.0 - pad };
     let frame = Frame { x, y: (bottom, y.1 + pad) };
-    let mut body = axes(&frame, "Step", y_title, (6, 4));
+    let mut body = axes(&frame, "Step", "", (6, 4));
     let drawn: String = lines
         .iter()
         .enumerate()
         .filter(|(_, l)| l.len() > 1)
-        .map(|(i, l)| {
-            format!(r#"<polyline class="curve s{}" points="{}"/>"#, i % 5, frame.points(l))
-        })
+        .map(|(i, l)| format!(r#"<polyline class="curve s{}" points="{}"/>"#, i % 5, frame.points(l)))
         .collect();
     body.push_str(&stretched(&drawn));
     let ends: Vec<String> = series
         .iter()
         .zip(&lines)
         .filter_map(|(s, l)| match (l.first(), l.last()) {
-            (Some(a), Some(b)) => {
-                Some(format!("{} from {} to {}", s.name, number(a.1, 2), number(b.1, 2)))
-            }
+            (Some(a), Some(b)) => Some(format!("{} from {} to {}", s.name, number(a.1, 2), number(b.1, 2))),
             _ => None,
         })
         .collect();
-    Some(plot("", "13rem", &format!("{y_title} by step: {}", ends.join("; ")), &body))
+    Some(plot("bare", "13rem", &format!("{y_title} by step: {}", ends.join("; ")), &body))
 }
 
 /// The legend of [`curves`].
@@ -331,7 +311,7 @@ mod tests {
     #[test]
     fn threshold_and_chance_are_told_apart_where_they_differ() {
         let svg = k_histogram(&[0.4], 0.6, Some(8));
-        assert!(svg.contains(">chance<") && svg.contains(">threshold τ = 0.6<"));
+        assert!(svg.contains(">chance<") && svg.contains(">threshold 0.6<"));
     }
 
     #[test]
@@ -345,9 +325,7 @@ mod tests {
 
     #[test]
     fn a_whisker_is_marked_where_it_leaves_zero_out() {
-        let cell = |low, high| {
-            whisker_cell(Whisker { low, mid: 0.2, high }, (-1.0, 1.0), 0.0, "gold <reward>")
-        };
+        let cell = |low, high| whisker_cell(Whisker { low, mid: 0.2, high }, (-1.0, 1.0), 0.0, "gold <reward>");
         assert!(cell(0.1, 0.3).contains("whisker on"));
         assert!(!cell(-0.1, 0.5).contains("whisker on"));
         assert!(cell(-0.1, 9.0).contains(r#"x2="100.00%""#));

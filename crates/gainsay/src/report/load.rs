@@ -8,189 +8,11 @@ use std::path::{Path, PathBuf};
 
 use gainsay_core::files::Reader;
 use gainsay_core::record::{Answer, PreferenceRecord, PromptRecord, SelectionRecord};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::ReportError;
+use super::data::{Answers, Arm, COMPARISON, Missing, ReportData, Settings, main_arm};
 use super::pool::{Asked, Gather, Pool, Selected};
-use crate::evaluation::types::{Difference, Evaluation};
-
-/// Strategies that look at the conflict of reward model and policy.
-const CONFLICT_AWARE: [&str; 3] = ["shf-cas", "pacs", "kendall"];
-
-/// The file that a run writes last.
-const COMPARISON: &str = "comparison.json";
-
-/// What the page needs of the recipe; the defaults are the recipe's.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// Least Kendall tau distance of a prompt that is worth asking about.
-    pub tau_k: f64,
-    /// Least |PACS| of a completion that is worth asking about.
-    pub delta: f64,
-    /// The arms in the recipe's order.
-    pub strategies: Vec<String>,
-    /// Rounds that the recipe asks for.
-    pub rounds: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { tau_k: 0.5, delta: 1.0, strategies: Vec::new(), rounds: 1 }
-    }
-}
-
-/// One line of `timings.jsonl`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct Timing {
-    /// The stage.
-    pub stage: String,
-    /// Seconds of work.
-    pub seconds: f64,
-    /// Tokens through the model.
-    #[serde(default)]
-    pub tokens: u64,
-    /// Peak resident set, bytes; 0 where unknown.
-    #[serde(default)]
-    pub peak_rss_bytes: u64,
-}
-
-/// One line of `policy-train.jsonl`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct Step {
-    /// Number of the step.
-    pub step: f64,
-    /// Mean reward of the step's completions.
-    #[serde(default)]
-    pub reward: Option<f64>,
-    /// KL to the base policy, nats a sequence.
-    #[serde(default)]
-    pub kl: Option<f64>,
-}
-
-/// How an arm's questions were answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Answers {
-    /// First or second.
-    pub decided: usize,
-    /// Ties.
-    pub ties: usize,
-    /// Neither acceptable.
-    pub both_bad: usize,
-    /// Not answered.
-    pub skipped: usize,
-}
-
-impl Answers {
-    /// Every answer that was given: the labels that were paid for.
-    pub fn given(&self) -> usize {
-        self.decided + self.ties + self.both_bad
-    }
-
-    fn add(&mut self, answer: Answer) {
-        match answer {
-            Answer::First | Answer::Second => self.decided += 1,
-            Answer::Tie => self.ties += 1,
-            Answer::BothBad => self.both_bad += 1,
-            Answer::Skip => self.skipped += 1,
-        }
-    }
-}
-
-/// One arm in one round.
-#[derive(Clone, Debug, Default)]
-pub struct Arm {
-    /// Its name: the selection strategy.
-    pub name: String,
-    /// The round, from 1.
-    pub round: u32,
-    /// Pairs that it sent for feedback.
-    pub asked: usize,
-    /// Of these, pairs flagged as below the thresholds.
-    pub below_threshold: usize,
-    /// The answers; `None` before there are any.
-    pub answers: Option<Answers>,
-    /// The policy's training.
-    pub steps: Vec<Step>,
-    /// The tuned policy's figures.
-    pub evaluation: Option<Evaluation>,
-}
-
-/// A file that the page would have liked to read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
-    /// Its path within the run directory.
-    pub file: String,
-    /// What is wrong with it; `None` where it is not there yet.
-    pub fault: Option<String>,
-}
-
-/// What a run directory holds, as the page shows it.
-#[derive(Clone, Debug, Default)]
-pub struct ReportData {
-    /// The directory's name.
-    pub name: String,
-    /// `recipe.toml` as it stands.
-    pub recipe: Option<String>,
-    /// `manifest.json` as it stands.
-    pub manifest: Option<String>,
-    /// What the page needs of the recipe.
-    pub settings: Settings,
-    /// The stages' times, in order.
-    pub timings: Vec<Timing>,
-    /// The base policy's figures.
-    pub base: Option<Evaluation>,
-    /// The conflicts files, by round and arm.
-    pub pools: Vec<Pool>,
-    /// `validate.json` of the first round.
-    pub validation: Option<Value>,
-    /// The arms, by round, in the recipe's order.
-    pub arms: Vec<Arm>,
-    /// Paired differences.
-    pub differences: Vec<Difference>,
-    /// What was missing or unreadable.
-    pub missing: Vec<Missing>,
-}
-
-impl ReportData {
-    /// Whether the run has come to its end: its arms are compared.
-    pub fn finished(&self) -> bool {
-        !self.missing.iter().any(|m| m.file == COMPARISON)
-    }
-
-    /// Names of the arms, in order, each once.
-    pub fn arm_names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = Vec::new();
-        for arm in &self.arms {
-            if !names.contains(&arm.name.as_str()) {
-                names.push(&arm.name);
-            }
-        }
-        names
-    }
-
-    /// The arm that the page is about: the first conflict-aware one, else the first.
-    pub fn main_arm(&self) -> Option<&str> {
-        main_arm(&self.arm_names())
-    }
-
-    /// The arm's state after the last round that has figures.
-    pub fn last_of(&self, name: &str) -> Option<&Arm> {
-        let of_name = || self.arms.iter().rev().filter(|a| a.name == name);
-        of_name().find(|a| a.evaluation.is_some()).or_else(|| of_name().next())
-    }
-
-    /// The pool of the conflict map: the first round's.
-    pub fn pool(&self) -> Option<&Pool> {
-        self.pools.first()
-    }
-}
-
-/// See [`ReportData::main_arm`].
-fn main_arm<'n>(names: &[&'n str]) -> Option<&'n str> {
-    names.iter().find(|n| CONFLICT_AWARE.contains(n)).or(names.first()).copied()
-}
 
 /// Reads a run directory, finished or not.
 ///
@@ -227,10 +49,8 @@ pub fn load(dir: &Path) -> Result<ReportData, ReportError> {
 
 /// Numbers of the `round-N` folders, ascending.
 fn rounds_in(dir: &Path) -> Vec<u32> {
-    let mut rounds: Vec<u32> = folders(dir)
-        .iter()
-        .filter_map(|name| name.strip_prefix("round-")?.parse().ok())
-        .collect();
+    let mut rounds: Vec<u32> =
+        folders(dir).iter().filter_map(|name| name.strip_prefix("round-")?.parse().ok()).collect();
     rounds.sort_unstable();
     rounds
 }
@@ -266,9 +86,7 @@ fn settings(recipe: &str) -> Settings {
     Settings {
         tau_k: number("tau_k").unwrap_or(default.tau_k),
         delta: number("delta").unwrap_or(default.delta),
-        strategies: names
-            .map(|n| n.iter().filter_map(|s| s.as_str().map(String::from)).collect())
-            .unwrap_or_default(),
+        strategies: names.map(|n| n.iter().filter_map(|s| s.as_str().map(String::from)).collect()).unwrap_or_default(),
         rounds: table
             .get("rounds")
             .and_then(toml::Value::as_integer)
@@ -338,11 +156,7 @@ impl Loader<'_> {
     }
 
     /// Every record up to the first fault, which is noted; `None` where the file is not there.
-    fn records<T: gainsay_core::files::Record>(
-        &mut self,
-        file: &str,
-        mut each: impl FnMut(T),
-    ) -> Option<()> {
+    fn records<T: gainsay_core::files::Record>(&mut self, file: &str, mut each: impl FnMut(T)) -> Option<()> {
         let path = self.path(file);
         if !path.exists() {
             self.absent(file);
@@ -364,8 +178,7 @@ impl Loader<'_> {
 
     fn round(&mut self, data: &mut ReportData, round: u32) {
         let folder = format!("round-{round}");
-        let mut names: Vec<String> =
-            folders(&self.path(&folder)).into_iter().filter(|n| n != "pool").collect();
+        let mut names: Vec<String> = folders(&self.path(&folder)).into_iter().filter(|n| n != "pool").collect();
         let order = |name: &String| {
             let strategies = &data.settings.strategies;
             strategies.iter().position(|s| s == name).unwrap_or(strategies.len())
@@ -387,6 +200,7 @@ impl Loader<'_> {
             let pool = self.pool(&folder, Gather::new(delta, &shared, ringed));
             data.pools.extend(pool.map(|pool| Pool { round, ..pool }));
             if data.validation.is_none() {
+                data.summary = self.json(&format!("{folder}/pool/conflicts.json"));
                 data.validation = self.json(&format!("{folder}/pool/validate.json"));
             }
         }

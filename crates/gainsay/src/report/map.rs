@@ -4,7 +4,7 @@ use super::charts::{Frame, axes, plot, stretched};
 use super::measures::ends;
 use super::pool::{Dot, Pool, RegionTally, Tally};
 use super::tables::{Column, Table, absent};
-use super::text::{count, escape, percent, plural};
+use super::text::{count, escape, name, percent, plural};
 
 /// How a dot is drawn: in this order, so that mistakes lie on top.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,21 +119,19 @@ fn names() -> String {
         lines
             .iter()
             .map(|(dy, class, words)| {
-                format!(
-                    r#"<text class="halo {class}" x="{x}" y="{y}" dy="{dy}" text-anchor="{anchor}">{words}</text>"#
-                )
+                format!(r#"<text class="halo {class}" x="{x}" y="{y}" dy="{dy}" text-anchor="{anchor}">{words}</text>"#)
             })
             .collect::<String>()
     };
     let over = [
         ("1.6em", "name", "Over-valued"),
-        ("2.95em", "", "the reward model likes"),
-        ("4.2em", "", "what the policy finds unlikely"),
+        ("2.95em", "sub", "the reward model likes"),
+        ("4.2em", "sub", "what the policy finds unlikely"),
     ];
     let under = [
-        ("-3.5em", "name", "Under-valued"),
-        ("-2.15em", "", "the reward model dislikes"),
-        ("-.9em", "", "what the policy finds likely"),
+        ("-3.5em", "name low", "Under-valued"),
+        ("-2.15em", "sub", "the reward model dislikes"),
+        ("-.9em", "sub", "what the policy finds likely"),
     ];
     corner("1.5%", "0", "start", &over)
         + &corner("98.5%", "100%", "end", &under)
@@ -143,9 +141,7 @@ fn names() -> String {
 /// The map's legend.
 fn key(pool: &Pool, ringed: Option<&str>) -> String {
     let entry = |mark: String, words: &str| {
-        format!(
-            r#"<li><svg width="16" height="16" viewBox="-8 -8 16 16" aria-hidden="true">{mark}</svg>{words}</li>"#
-        )
+        format!(r#"<li><svg width="16" height="16" viewBox="-8 -8 16 16" aria-hidden="true">{mark}</svg>{words}</li>"#)
     };
     let lozenge = r#"<path class="most" d="M0-6 5 0 0 6-5 0z"/>"#.to_string();
     let mut out = String::new();
@@ -195,14 +191,14 @@ pub fn region_table(pool: &Pool, delta: f64, arms: &[&str]) -> String {
     if gold {
         columns.push(Column::number("Pairs misordered"));
     }
-    columns.extend(arms.iter().map(|arm| Column::number(&format!("Sent by {}", escape(arm)))));
+    columns.extend(arms.iter().map(|arm| Column::number(&format!("Sent by {}", name(arm)))));
     let note = if gold {
         "Share of the pairs with different gold that the reward model misorders: mean over \
          prompts, with its 95 % interval."
     } else {
         "No completion has a gold reward, so mistakes of the reward model cannot be counted."
     };
-    let mut table = Table::new("Region by region", note, "", "Region", columns);
+    let mut table = Table::new("Region by region", note, "spread", "Region", columns);
     let rows = [
         ("Over-valued", format!("PACS ≥ {delta}: the reward model likes what the policy finds unlikely")),
         ("Agreement", format!("|PACS| &lt; {delta}")),

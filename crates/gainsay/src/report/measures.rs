@@ -120,7 +120,7 @@ impl Measure {
     pub fn value(&self, x: f64) -> String {
         match self.print {
             Print::Plain(digits) => number(x, digits),
-            Print::Percent => format!("{} %", number(100.0 * x, 1)),
+            Print::Percent => format!("{}\u{a0}%", number(100.0 * x, 1)),
         }
     }
 
@@ -128,7 +128,7 @@ impl Measure {
     pub fn difference(&self, x: f64) -> String {
         match self.print {
             Print::Plain(digits) => signed(x, digits),
-            Print::Percent => format!("{} points", signed(100.0 * x, 1)),
+            Print::Percent => format!("{}\u{a0}points", signed(100.0 * x, 1)),
         }
     }
 
@@ -145,15 +145,20 @@ impl Measure {
 pub fn ends(interval: &Interval, digits: usize, scale: f64) -> String {
     if interval.low.is_finite() && interval.high.is_finite() {
         let (low, high) = (interval.low * scale, interval.high * scale);
-        format!("[{}, {}]", number(low, digits), number(high, digits))
+        format!("[{},\u{a0}{}]", number(low, digits), number(high, digits))
     } else {
         "[unbounded]".to_string()
     }
 }
 
-/// An estimate with its interval, `0.23 [0.12, 0.34]`.
+/// An estimate with its interval, `0.23 [0.12, 0.34]`, as HTML.
 pub fn estimate(interval: &Interval, digits: usize) -> String {
-    format!("{} {}", number(interval.estimate, digits), ends(interval, digits, 1.0))
+    format!("{} {}", number(interval.estimate, digits), quiet(&ends(interval, digits, 1.0)))
+}
+
+/// An interval within running text: smaller, so that the sentence stays readable.
+pub fn quiet(ends: &str) -> String {
+    format!(r#"<span class="iv">{ends}</span>"#)
 }
 
 impl From<&Interval> for Whisker {
@@ -189,9 +194,9 @@ mod tests {
     #[test]
     fn shares_are_percentages_and_their_differences_points() {
         let win = Measure::of("win_rate").unwrap();
-        assert_eq!(win.value(0.5625), "56.2 %");
-        assert_eq!(win.difference(-0.031), "−3.1 points");
-        assert_eq!(win.ends(&interval(0.4, 0.5, 0.6)), "[40.0, 60.0]");
+        assert_eq!(win.value(0.5625), "56.2\u{a0}%");
+        assert_eq!(win.difference(-0.031), "−3.1\u{a0}points");
+        assert_eq!(win.ends(&interval(0.4, 0.5, 0.6)), "[40.0,\u{a0}60.0]");
         assert_eq!(win.ends(&interval(f64::NEG_INFINITY, 0.5, f64::INFINITY)), "[unbounded]");
     }
 }

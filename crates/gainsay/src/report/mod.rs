@@ -6,6 +6,7 @@
 
 mod cards;
 mod charts;
+mod data;
 mod load;
 mod map;
 mod measures;
@@ -21,9 +22,11 @@ use std::path::{Path, PathBuf};
 
 use gainsay_core::files::{self, FileError};
 
-pub use load::{Answers, Arm, Missing, ReportData, Settings, Step, Timing, load};
+pub use data::{Answers, Arm, Correlation, Missing, ReportData, Settings, Step, Summary, Timing};
+pub use load::load;
 pub use page::render;
-pub use pool::{Asked, Conflict, Dot, Pool, Region, Side, Tally};
+pub use pool::{Asked, Conflict, Dot, Pool, RegionTally, Side, Tally};
+pub use validation::{Knowledge, Recommendation, Score, Validation};
 
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]

@@ -2,15 +2,13 @@
 
 use super::cards::cards;
 use super::charts::{Series, curve_key, curves, k_histogram};
-use super::load::{Arm, ReportData, Step};
+use super::data::{Arm, ReportData, Step};
 use super::map::{caption, conflict_map, region_table};
 use super::measures::estimate;
 use super::pool::Pool;
 use super::style::CSS;
-use super::tables::{
-    Column, Table, absent, before_after, difference_table, label_table, timing_table,
-};
-use super::text::{count, escape, number, percent, plural};
+use super::tables::{Column, Table, absent, before_after, difference_tables, label_table, timing_table};
+use super::text::{count, escape, number, percent, plural, signed};
 use super::validation;
 use super::verdict::{key_figures, paragraph};
 
@@ -25,17 +23,12 @@ struct Section {
 /// The page as one HTML document. Pure: it reads and writes nothing.
 pub fn render(data: &ReportData) -> String {
     let sections = sections(data);
-    let nav: String = sections
-        .iter()
-        .map(|s| format!(r##"<li><a href="#{}">{}</a></li>"##, s.anchor, s.short))
-        .collect();
+    let nav: String =
+        sections.iter().map(|s| format!(r##"<li><a href="#{}">{}</a></li>"##, s.anchor, s.short)).collect();
     let body: String = sections
         .iter()
         .map(|s| {
-            format!(
-                r#"<section aria-labelledby="{0}"><h2 id="{0}">{1}</h2>{2}</section>"#,
-                s.anchor, s.heading, s.body
-            )
+            format!(r#"<section aria-labelledby="{0}"><h2 id="{0}">{1}</h2>{2}</section>"#, s.anchor, s.heading, s.body)
         })
         .collect();
     let name = escape(&data.name);
@@ -85,8 +78,7 @@ fn notice(data: &ReportData) -> String {
     let mut out = String::new();
     if !data.finished() {
         let waiting = data.missing.iter().filter(|m| m.fault.is_none());
-        let waiting: String =
-            waiting.map(|m| format!("<li><code>{}</code></li>", escape(&m.file))).collect();
+        let waiting: String = waiting.map(|m| format!("<li><code>{}</code></li>", escape(&m.file))).collect();
         out.push_str(&format!(
             "<p><b>This run is not finished.</b> The page shows what is there. Not there yet:</p><ul>{waiting}</ul>"
         ));
@@ -150,9 +142,9 @@ fn k_section(data: &ReportData) -> String {
     let degenerate = match pool.degenerate {
         0 => "No prompt is degenerate.".to_string(),
         n => format!(
-            "Beside them, <b>{}</b> degenerate: too few completions, or a reward or log-prob that \
-             is constant or missing. These have no K and are never selected.",
-            plural(n, "prompt is", "prompts are")
+            "Beside them, <b>{}</b> degenerate{}: such prompts have no K and are never selected.",
+            plural(n, "prompt is", "prompts are"),
+            reasons(data)
         ),
     };
     if pool.k.is_empty() {
@@ -160,12 +152,11 @@ fn k_section(data: &ReportData) -> String {
     }
     let tau = data.settings.tau_k;
     let over = pool.k.iter().filter(|k| **k >= tau).count();
-    let mean = pool.mean_k.as_ref().map_or_else(String::new, |k| {
-        format!(" The mean is {}.", estimate(k, 3))
-    });
+    let mean = pool.mean_k.as_ref().map_or_else(String::new, |k| format!(" The mean is {}.", estimate(k, 3)));
     let curve = match pool.per_prompt {
         Some(n) if n >= 4 => format!(
-            " The dashed curve is what unrelated rankings of {n} answers would give (normal approximation)."
+            " The dashed curve is what unrelated rankings of {n} answers would give (normal \
+             approximation); dark bars lie at or above the threshold."
         ),
         _ => String::new(),
     };
@@ -174,7 +165,7 @@ fn k_section(data: &ReportData) -> String {
             "<p>K is the share of a prompt’s pairs of answers that reward and log-prob order ",
             "differently: 0 is full agreement, 1 is reversal, one half is chance. {over} of {all} ",
             "({share}) lie at or above the threshold of {tau}.{mean}</p>",
-            "<figure>{chart}<figcaption>{degenerate}{curve}</figcaption></figure>{rounds}"
+            "<figure>{chart}<figcaption>{degenerate}{curve}</figcaption></figure>{length}{rounds}"
         ),
         over = count(over),
         all = plural(pool.k.len(), "prompt", "prompts"),
@@ -184,7 +175,40 @@ fn k_section(data: &ReportData) -> String {
         chart = k_histogram(&pool.k, tau, pool.per_prompt),
         degenerate = degenerate,
         curve = curve,
+        length = correlations(data),
         rounds = rounds_table(&data.pools),
+    )
+}
+
+/// Why prompts are degenerate, ` (1 constant reward)`; empty where the summary does not say.
+fn reasons(data: &ReportData) -> String {
+    let Some(summary) = &data.summary else { return String::new() };
+    let named: Vec<String> = summary
+        .degenerate
+        .iter()
+        .filter(|(reason, n)| *reason != "total" && **n > 0)
+        .map(|(reason, n)| format!("{} {}", count(*n as usize), escape(&reason.replace('_', " "))))
+        .collect();
+    if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) }
+}
+
+/// How reward and log-prob go with length: where log-prob is nearly length, so is the conflict.
+fn correlations(data: &ReportData) -> String {
+    let Some(summary) = &data.summary else { return String::new() };
+    let pairs = [
+        ("reward and log-prob", summary.reward_logp),
+        ("log-prob and length", summary.logp_length),
+        ("reward and length", summary.reward_length),
+    ];
+    let known: Vec<String> =
+        pairs.iter().filter_map(|(name, c)| Some(format!("{name} {}", signed(c.within_prompt?, 2)))).collect();
+    if known.is_empty() {
+        return String::new();
+    }
+    format!(
+        "<p class=\"small\">Correlations within prompts: {}. Where log-prob and length come close to \
+         −1, conflict is mostly about length.</p>",
+        known.join(", ")
     )
 }
 
@@ -196,7 +220,7 @@ fn rounds_table(pools: &[Pool]) -> String {
     let heads = ["Prompts", "Degenerate", "Mean K", "Mean |PACS|", "Pairs misordered"];
     let columns = heads.iter().map(|head| Column::number(head)).collect();
     let note = "The current policy samples; log-probs are the base policy’s.";
-    let mut table = Table::new("Conflict round by round", note, "", "Pool", columns);
+    let mut table = Table::new("Conflict round by round", note, "spread", "Pool", columns);
     for pool in pools {
         let arm = pool.arm.as_deref().map_or("all arms".to_string(), escape);
         let interval = |i: &Option<_>| i.as_ref().map_or_else(absent, |i| estimate(i, 3));
@@ -221,13 +245,13 @@ fn effect_section(data: &ReportData) -> String {
     let differences = if data.differences.is_empty() {
         waiting("The arms have not been compared yet.")
     } else {
-        difference_table(&data.differences)
+        difference_tables(&data.differences)
     };
     format!(
         "<p>Every arm had the same budget of labels, refined the same proxy and tuned the same base \
          policy; only the choice of what to ask differed. Two intervals in the first table may \
          overlap although their paired difference is clear, and the other way around: go by the \
-         second.</p>{}<div style=\"height:2.5rem\"></div>{differences}",
+         second.</p>{}<hr>{differences}",
         before_after(data)
     )
 }
@@ -290,7 +314,7 @@ fn cost_section(data: &ReportData) -> String {
         out.push_str(&label_table(&data.arms));
     }
     if !data.timings.is_empty() {
-        out.push_str("<div style=\"height:2.5rem\"></div>");
+        out.push_str("<hr>");
         out.push_str(&timing_table(&data.timings));
     }
     if out.is_empty() { waiting("Nothing has been paid for yet.") } else { out }
@@ -298,22 +322,39 @@ fn cost_section(data: &ReportData) -> String {
 
 /// The terms that the page uses, by name.
 const TERMS: [(&str, &str); 9] = [
-    ("Policy, base policy", "The model that is tuned, and the same model before tuning. Conflict is measured against the base policy’s log-probs."),
+    (
+        "Policy, base policy",
+        "The model that is tuned, and the same model before tuning. Conflict is measured against the base policy’s log-probs.",
+    ),
     ("Reward model, proxy", "The learned reward that training optimizes. The proxy is the one before it was refined."),
-    ("Gold", "A trusted stand-in for people: another reward model, or labels in the data. It answers the questions and measures the outcome; training never sees it otherwise."),
-    ("z(reward), z(log-prob)", "A completion’s reward or summed log-prob, minus the mean over its prompt’s completions, divided by their standard deviation."),
-    ("PACS", "z(reward) − z(log-prob) of a completion. Positive: over-valued by the reward model; negative: under-valued."),
+    (
+        "Gold",
+        "A trusted stand-in for people: another reward model, or labels in the data. It answers the questions and measures the outcome; training never sees it otherwise.",
+    ),
+    (
+        "z(reward), z(log-prob)",
+        "A completion’s reward or summed log-prob, minus the mean over its prompt’s completions, divided by their standard deviation.",
+    ),
+    (
+        "PACS",
+        "z(reward) − z(log-prob) of a completion. Positive: over-valued by the reward model; negative: under-valued.",
+    ),
     ("K", "Kendall tau distance of the two rankings of a prompt’s completions, from 0 to 1; one half is chance."),
-    ("Misordered", "A pair of answers to one prompt that the reward model ranks against gold. Pairs with equal gold are left out; equal rewards count one half."),
-    ("Win rate", "How often gold prefers the tuned policy’s answer to the base policy’s, over all pairs on a prompt; ties count one half."),
+    (
+        "Misordered",
+        "A pair of answers to one prompt that the reward model ranks against gold. Pairs with equal gold are left out; equal rewards count one half.",
+    ),
+    (
+        "Win rate",
+        "How often gold prefers the tuned policy’s answer to the base policy’s, over all pairs on a prompt; ties count one half.",
+    ),
     ("Not distinguishable", "The 95 % interval of the paired difference holds 0."),
 ];
 
 fn details(data: &ReportData) -> String {
     let fold = |name: &str, body: String| format!("<details><summary>{name}</summary>{body}</details>");
     let file = |text: &str| format!("<pre>{}</pre>", escape(text.trim_end()));
-    let terms: String =
-        TERMS.iter().map(|(term, what)| format!("<dt>{term}</dt><dd>{what}</dd>")).collect();
+    let terms: String = TERMS.iter().map(|(term, what)| format!("<dt>{term}</dt><dd>{what}</dd>")).collect();
     let mut out = fold("What the terms mean", format!("<dl>{terms}</dl>"));
     if let Some(recipe) = &data.recipe {
         out.push_str(&fold("The recipe, with every default", file(recipe)));

@@ -13,7 +13,7 @@ use super::text::{clip, number, signed};
 const MAX_DOTS: usize = 2_000;
 /// Conflicts that are told with their texts.
 const STRONGEST: usize = 6;
-/// Characters of a completion in a dot's tooltip.
+/// Characters of the prompt and of the completion in a dot's tooltip.
 const HINT: usize = 140;
 
 /// How often the reward model orders a completion's pairs against gold.
@@ -252,11 +252,8 @@ impl<'a> Gather<'a> {
     /// Counts the reward model's mistakes over the prompt's pairs, for each completion.
     fn judge(&mut self, completions: &[Completion]) -> Vec<Tally> {
         let mut tallies = vec![Tally::default(); completions.len()];
-        let known: Vec<(usize, f64, f64)> = completions
-            .iter()
-            .enumerate()
-            .filter_map(|(i, c)| Some((i, c.reward?, c.gold?)))
-            .collect();
+        let known: Vec<(usize, f64, f64)> =
+            completions.iter().enumerate().filter_map(|(i, c)| Some((i, c.reward?, c.gold?))).collect();
         for (at, &(i, reward_i, gold_i)) in known.iter().enumerate() {
             for &(j, reward_j, gold_j) in &known[at + 1..] {
                 if gold_i == gold_j {
@@ -279,9 +276,7 @@ impl<'a> Gather<'a> {
     fn place(&mut self, record: &PromptRecord, tallies: &[Tally], asked: &[Asked]) {
         let mut shares = [Tally::default(); 3];
         for (i, (completion, tally)) in record.completions.iter().zip(tallies).enumerate() {
-            let (Some(x), Some(y), Some(pacs)) =
-                (completion.z_logp, completion.z_reward, completion.pacs)
-            else {
+            let (Some(x), Some(y), Some(pacs)) = (completion.z_logp, completion.z_reward, completion.pacs) else {
                 continue;
             };
             self.pool.placed += 1;
@@ -340,15 +335,13 @@ impl<'a> Gather<'a> {
 
     /// The pool, with its means and intervals.
     pub fn finish(mut self) -> Pool {
-        let interval =
-            |values: &[f64], what| bootstrap_mean(values, RESAMPLES, Key::new(0, "report").prompt(what));
+        let interval = |values: &[f64], what| bootstrap_mean(values, RESAMPLES, Key::new(0, "report").prompt(what));
         self.pool.mean_k = interval(&self.pool.k, "k");
         self.pool.mean_abs_pacs = interval(&self.mean_pacs, "pacs");
         for region in &mut self.pool.regions {
             region.wrong = interval(&region.per_prompt, "region");
         }
-        self.pool.per_prompt =
-            self.sizes.iter().max_by_key(|(_, prompts)| **prompts).map(|(size, _)| *size);
+        self.pool.per_prompt = self.sizes.iter().max_by_key(|(_, prompts)| **prompts).map(|(size, _)| *size);
         self.pool.dots = self.sample.into_sorted_vec().into_iter().map(|drawn| drawn.1).collect();
         self.pool
     }
@@ -357,11 +350,8 @@ impl<'a> Gather<'a> {
 /// The pair with the largest PACS difference that the reward model and the policy order in
 /// opposite ways: (over-valued, under-valued).
 fn strongest_pair(completions: &[Completion]) -> Option<(usize, usize)> {
-    let placed: Vec<(usize, f64, f64, f64)> = completions
-        .iter()
-        .enumerate()
-        .filter_map(|(i, c)| Some((i, c.pacs?, c.z_reward?, c.z_logp?)))
-        .collect();
+    let placed: Vec<(usize, f64, f64, f64)> =
+        completions.iter().enumerate().filter_map(|(i, c)| Some((i, c.pacs?, c.z_reward?, c.z_logp?))).collect();
     let mut best: Option<(f64, usize, usize)> = None;
     for a in &placed {
         for b in &placed {
@@ -409,6 +399,7 @@ fn hint(record: &PromptRecord, index: usize, tally: Tally, arms: &[&str]) -> Str
     if !arms.is_empty() {
         out.push_str(&format!("\nSent for feedback by {}", arms.join(", ")));
     }
-    out.push_str(&format!("\n“{}”", clip(completion.text.trim(), HINT)));
+    let asked = record.prompt.display();
+    out.push_str(&format!("\n\n{}\n— {}", clip(asked.trim(), HINT), clip(completion.text.trim(), HINT)));
     out
 }

@@ -32,6 +32,8 @@ h2{font-size:clamp(1.5rem,1.2rem + 1.2vw,1.95rem);line-height:1.2;letter-spacing
 h3{font:600 1.0625rem/1.35 var(--sans);margin:2.4rem 0 .6rem}
 .lede{font-size:1.3125rem;line-height:1.55;margin-bottom:2.2rem}
 .lede strong{font-weight:700}
+span.name{white-space:nowrap}
+.iv{font-family:var(--sans);font-variant-numeric:lining-nums tabular-nums;font-size:.78em;color:var(--soft);white-space:nowrap}
 section{padding:4rem 0 0}
 section>h2::before{content:"";display:block;width:3.25rem;border-top:3px solid var(--ink);margin-bottom:1.1rem}
 a{color:var(--blue);text-decoration-thickness:1px;text-underline-offset:.18em}
@@ -47,18 +49,19 @@ margin:0 0 2rem;max-width:46rem}
 code{font:.88em/1.4 ui-monospace,"SF Mono",Menlo,Consolas,"Liberation Mono",monospace;overflow-wrap:anywhere}
 "#,
     r#"
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(10.5rem,1fr));gap:1.6rem 2rem;margin:0 0 2.6rem;
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.7rem,1fr));gap:1.6rem 2rem;margin:0 0 2.6rem;
 padding:1.5rem 0 0;border-top:1px solid var(--rule)}
 .figures div{display:flex;flex-direction:column}
-.figures dd{order:-1;margin:0;font-size:1.95rem;line-height:1.15;font-weight:600;letter-spacing:-.02em}
+.figures dd{order:-1;margin:0;min-height:2.3rem;display:flex;align-items:end;font-size:1.95rem;line-height:1.15;font-weight:600;letter-spacing:-.02em}
 .figures dt{font-size:.875rem;line-height:1.4;color:var(--soft);margin-top:.35rem}
-.figures dd.words{font-size:1.2rem;line-height:1.25;letter-spacing:-.005em;padding:.4rem 0 .23rem}
+.figures dd.words{font-size:1.1rem;line-height:1.2;letter-spacing:-.005em;padding:0}
 figure{margin:2rem 0 2.2rem}
 figcaption{font-size:.875rem;line-height:1.5;color:var(--soft);max-width:42rem;margin-top:.9rem}
 .pair{display:grid;grid-template-columns:1fr 1fr;gap:1rem 3rem}
 .pair figure{min-width:0}
 .pair h3{margin:0 0 1rem}
-.plot{position:relative;padding:.6rem .9rem 3.1rem 3.1rem;font-size:.8125rem;color:var(--soft)}
+.pair figure{margin-bottom:0}
+.plot{position:relative;padding:1.7rem .9rem 3.1rem 3.1rem;font-size:.8125rem;color:var(--soft)}
 .plot>svg{display:block;width:100%;height:var(--h,15rem);overflow:visible}
 .plot text{font-size:.8125rem;fill:var(--soft)}
 .plot text.name{fill:var(--ink);font-weight:600}
@@ -67,6 +70,7 @@ figcaption{font-size:.875rem;line-height:1.5;color:var(--soft);max-width:42rem;m
 .grid{stroke:var(--rule);stroke-width:1}
 .dash{stroke:var(--ink);stroke-width:1.25;stroke-dasharray:5 4}
 .thin{stroke:var(--line);stroke-width:1;stroke-dasharray:2 4}
+.plot.bare{padding-top:.4rem}
 .map{max-width:43rem}
 .map>svg{height:auto;aspect-ratio:1}
 .region{fill:var(--wash)}
@@ -101,8 +105,11 @@ td .ci{display:block;font-size:.8125rem;color:var(--soft);white-space:nowrap}
 td.n{white-space:nowrap}
 tr.group th{border-bottom:0;padding-top:1.5rem;font-weight:600}
 tr.sub th{font-weight:400;padding-left:1rem}
+tr.sub th,tr.sub td{padding-top:.4rem;padding-bottom:.4rem}
+tr.group+tr.sub th,tr.group+tr.sub td{padding-top:.15rem}
 tr.total th,tr.total td{font-weight:600;border-bottom:0}
-td.wide{width:38%;min-width:8rem}
+td.wide{width:38%;min-width:8rem;vertical-align:middle}
+.stack td .ci{display:inline}
 td.text,th.text{text-align:left}
 .cell{display:block;width:100%;height:1.4rem;overflow:visible}
 .whisker{stroke:var(--ink);stroke-width:1.75}
@@ -114,13 +121,14 @@ td.text,th.text{text-align:left}
 .verdict b{font-weight:600;color:var(--blue)}
 .quad td,.quad th{text-align:right}
 .card{border-top:1px solid var(--rule);padding:1.6rem 0 1.9rem}
-.card h3{margin:0 0 .35rem}
+.card h3{margin:0 0 .55rem}
 .card .asked{font:1.1875rem/1.45 var(--serif);margin:0 0 1.1rem;max-width:42rem}
-.card .meta{font-size:.875rem;line-height:1.5;color:var(--soft);margin:0;max-width:none}
+.card .meta{font-weight:400;font-size:.875rem;color:var(--soft)}
 .sides{display:grid;grid-template-columns:1fr 1fr;gap:1.25rem}
 .side{background:var(--wash);padding:1.1rem 1.25rem 1.15rem;min-width:0}
 .side h4{font-size:.875rem;line-height:1.4;margin:0 0 .15rem;font-weight:600}
-.side .meta{margin:0 0 .8rem}
+.side .values{font-size:.8125rem;line-height:1.5;color:var(--soft);margin:0 0 .8rem;display:flex;flex-wrap:wrap;gap:0 .7rem}
+.values b{font-weight:500;color:var(--ink)}
 .passage{font:1.0313rem/1.55 var(--serif);white-space:pre-wrap;overflow-wrap:anywhere;overflow:hidden;margin:0;max-width:none}
 .asked .passage{font:inherit}
 .passage.empty{font-style:italic;color:var(--soft)}
@@ -130,11 +138,13 @@ td.text,th.text{text-align:left}
 .outcome b{font-weight:600}.outcome .bad{color:var(--wrong)}
 details{border-top:1px solid var(--rule);padding:.9rem 0}
 details:last-of-type{border-bottom:1px solid var(--rule)}
+details.more{margin-top:1.2rem}
 summary{cursor:pointer;font-size:1rem;font-weight:500}
 details>*:not(summary){margin-top:1rem}
 details dt{font:600 .9375rem var(--sans);margin-top:.8rem}details dd{margin:.15rem 0 0;max-width:40rem;font-size:1.0313rem}
 pre{font:.8125rem/1.55 ui-monospace,"SF Mono",Menlo,Consolas,"Liberation Mono",monospace;background:var(--wash);padding:1.1rem 1.25rem;
 margin:0;overflow-x:auto;white-space:pre-wrap;overflow-wrap:anywhere}
+hr{border:0;margin:0 0 2.6rem}
 footer{padding-top:4rem;padding-bottom:4rem;font-size:.8125rem;color:var(--soft)}
 footer p{max-width:42rem}
 "#,
@@ -146,18 +156,26 @@ header{padding-top:2.5rem}section{padding-top:3rem}
 .lede{font-size:1.1875rem}
 .pair,.sides{grid-template-columns:1fr}
 .figures{grid-template-columns:1fr 1fr;gap:1.4rem 1.2rem}
-.figures dd{font-size:1.5rem}.figures dd.words{font-size:1.05rem;padding:.25rem 0 .13rem}
+.figures dd{font-size:1.5rem}.figures dd.words{font-size:1.05rem}
 .plot{padding-left:2.5rem;padding-right:.4rem}
 th,td{padding-left:.8rem}
 table{font-size:.875rem}
+.spread tbody,.spread thead{display:block}
+.spread tr{display:grid;grid-template-columns:repeat(var(--n),1fr);border-bottom:1px solid var(--rule);padding:.7rem 0;gap:.1rem .5rem}
+.spread th,.spread td{border:0;padding:0;text-align:left;white-space:normal}
+.spread th:first-child{grid-column:1/-1;padding-bottom:.2rem}
+.spread thead th:first-child{display:none}.spread thead tr{border-bottom-color:var(--line)}
+.spread td.wide{display:none}
 .stack thead{position:absolute;left:-999rem}
 .stack tbody,.stack tr{display:block}
-.stack tr{border-bottom:1px solid var(--rule);padding:.7rem 0;display:grid;grid-template-columns:1fr auto;gap:.15rem 1rem}
-.stack tr.group{border:0;padding:1.2rem 0 .1rem}
-.stack th,.stack td{border:0;padding:0}
-.stack th:first-child{padding:0}
-.stack td.wide{grid-column:1/-1;width:auto}
-.stack td.text,.stack td.verdict{grid-column:1/-1;text-align:left}
+.stack tr{border-bottom:1px solid var(--rule);padding:.7rem 0;display:grid;grid-template-columns:1fr auto;gap:.15rem 1rem;align-items:baseline}
+.stack tr.group{border:0;padding:1.2rem 0 .1rem}.stack tr.group th{padding:0}
+.stack th,.stack td,.stack tr.sub th,.stack tr.sub td,.stack tr.group+tr.sub th,.stack tr.group+tr.sub td{border:0;padding:0}
+.stack td.wide{grid-column:1/-1;grid-row:3;width:auto}
+.stack td.text{grid-column:1;grid-row:2;text-align:left}
+.stack td:nth-of-type(2){grid-column:2;grid-row:2}
+.plot text.sub{display:none}.plot text.low{transform:translateY(2.6em)}
+.dots circle{r:2.8px}.dots .ring{r:6px}#lozenge{transform:scale(.78)}
 td .why,tbody th .why{font-size:.75rem}
 }
 @media print{

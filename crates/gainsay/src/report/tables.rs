@@ -1,7 +1,7 @@
 //! Tables: before and after, paired differences, what it cost.
 
 use super::charts::{Whisker, bar_cell, whisker_cell};
-use super::load::{Arm, ReportData, Timing};
+use super::data::{Answers, Arm, ReportData, Timing};
 use super::measures::{MEASURES, Measure};
 use super::text::{count, duration, escape, number};
 use crate::evaluation::types::{Difference, Evaluation, Verdict};
@@ -29,7 +29,8 @@ impl Column {
     }
 }
 
-/// A table that is being written; every string given to it is HTML.
+/// A table that is being written; every string given to it is HTML. Roles are spelled out because
+/// on a phone its rows become grids, which browsers no longer take for a table's.
 pub struct Table {
     html: String,
     columns: Vec<Column>,
@@ -38,16 +39,17 @@ pub struct Table {
 impl Table {
     /// Starts a table with a caption: a title and a note.
     pub fn new(title: &str, note: &str, class: &str, first: &str, columns: Vec<Column>) -> Self {
+        let shown = columns.iter().filter(|c| c.class != "wide").count().max(1);
         let mut html = format!(
-            r#"<div class="scroll"><table class="{class}"><caption><b>{title}</b>{note}</caption><thead><tr><th scope="col">{first}</th>"#
+            r#"<div class="scroll"><table role="table" class="{class}" style="--n:{shown}"><caption><b>{title}</b>{note}</caption><thead role="rowgroup"><tr role="row"><th role="columnheader" scope="col">{first}</th>"#
         );
         for column in &columns {
             html.push_str(&format!(
-                r#"<th scope="col" class="{}">{}</th>"#,
+                r#"<th role="columnheader" scope="col" class="{}">{}</th>"#,
                 column.class, column.head
             ));
         }
-        html.push_str("</tr></thead><tbody>");
+        html.push_str(r#"</tr></thead><tbody role="rowgroup">"#);
         Self { html, columns }
     }
 
@@ -55,7 +57,7 @@ impl Table {
     pub fn group(&mut self, name: &str) {
         let span = self.columns.len() + 1;
         self.html.push_str(&format!(
-            r#"<tr class="group"><th scope="rowgroup" colspan="{span}">{name}</th></tr>"#
+            r#"<tr role="row" class="group"><th role="rowheader" scope="rowgroup" colspan="{span}">{name}</th></tr>"#
         ));
     }
 
@@ -66,9 +68,9 @@ impl Table {
 
     /// A row with a class: `sub` below a group, `total` at the end.
     pub fn row_of(&mut self, class: &str, name: &str, cells: &[String]) {
-        self.html.push_str(&format!(r#"<tr class="{class}"><th scope="row">{name}</th>"#));
+        self.html.push_str(&format!(r#"<tr role="row" class="{class}"><th role="rowheader" scope="row">{name}</th>"#));
         for (cell, column) in cells.iter().zip(&self.columns) {
-            self.html.push_str(&format!(r#"<td class="{}">{cell}</td>"#, column.class));
+            self.html.push_str(&format!(r#"<td role="cell" class="{}">{cell}</td>"#, column.class));
         }
         self.html.push_str("</tr>");
     }
@@ -88,11 +90,9 @@ pub fn absent() -> String {
 fn measured(measure: &Measure, evaluation: Option<&Evaluation>) -> String {
     match evaluation.and_then(|e| (measure.get)(&e.metrics)) {
         None => absent(),
-        Some(interval) => format!(
-            r#"{}<span class="ci">{}</span>"#,
-            measure.value(interval.estimate),
-            measure.ends(interval)
-        ),
+        Some(interval) => {
+            format!(r#"{}<span class="ci">{}</span>"#, measure.value(interval.estimate), measure.ends(interval))
+        }
     }
 }
 
@@ -101,11 +101,7 @@ pub fn before_after(data: &ReportData) -> String {
     let last: Vec<&Arm> = data.arm_names().iter().filter_map(|n| data.last_of(n)).collect();
     let mut columns = vec![Column::number("before<b>base</b>")];
     columns.extend(last.iter().map(|arm| {
-        let after = if data.settings.rounds > 1 {
-            format!("after round {}", arm.round)
-        } else {
-            "after".to_string()
-        };
+        let after = if data.settings.rounds > 1 { format!("after round {}", arm.round) } else { "after".to_string() };
         Column::number(&format!("{after}<b>{}</b>", escape(&arm.name)))
     }));
     let any = data.base.as_ref().or_else(|| last.iter().find_map(|a| a.evaluation.as_ref()));
@@ -118,10 +114,9 @@ pub fn before_after(data: &ReportData) -> String {
             e.temperature
         )
     });
-    let mut table = Table::new("Held-out prompts, before and after", &note, "", "", columns);
+    let mut table = Table::new("Held-out prompts, before and after", &note, "spread", "", columns);
     for measure in &MEASURES {
-        let evaluations =
-            || std::iter::once(data.base.as_ref()).chain(last.iter().map(|a| a.evaluation.as_ref()));
+        let evaluations = || std::iter::once(data.base.as_ref()).chain(last.iter().map(|a| a.evaluation.as_ref()));
         if evaluations().flatten().all(|e| (measure.get)(&e.metrics).is_none()) {
             continue;
         }
@@ -140,15 +135,30 @@ pub fn verdict_words(verdict: Verdict) -> &'static str {
     }
 }
 
-/// Paired differences, by measure, with a forest plot that shares its scale within a measure.
-pub fn difference_table(differences: &[Difference]) -> String {
-    let columns = vec![
-        Column::number("Difference"),
-        Column::wide(""),
-        Column::text("Verdict"),
-    ];
+/// Measures that answer whether the repair helped; the differences of the others are folded.
+const FIRST: [&str; 6] = ["gold_reward", "win_rate", "reward_accuracy", "kendall_tau_distance", "kl", "length"];
+
+/// Paired differences by measure: those that matter most, and the others folded below.
+pub fn difference_tables(differences: &[Difference]) -> String {
+    // Rewards of different reward models have no common scale, so their difference says nothing.
+    let comparable = || differences.iter().filter(|d| d.metric != "proxy_reward");
+    let (first, rest): (Vec<_>, Vec<_>) = comparable().partition(|d| FIRST.contains(&d.metric.as_str()));
+    let mut out = difference_table("Paired differences", &first);
+    if !rest.is_empty() {
+        out.push_str(&format!(
+            r#"<details class="more"><summary>The other measures</summary>{}</details>"#,
+            difference_table("Paired differences of the other measures", &rest)
+        ));
+    }
+    out
+}
+
+/// One table of differences, with a forest plot that shares its scale within a measure.
+fn difference_table(title: &str, differences: &[&Difference]) -> String {
+    let columns =
+        vec![Column::number("Difference"), Column::number("95 % interval"), Column::wide(""), Column::text("Verdict")];
     let mut table = Table::new(
-        "Paired differences",
+        title,
         "Both policies of a row answer the same prompts; mean difference with its 95 % interval. \
          The dashed line is no difference; each measure has a scale of its own. Where the \
          interval holds 0, the two cannot be told apart.",
@@ -156,10 +166,8 @@ pub fn difference_table(differences: &[Difference]) -> String {
         "",
         columns,
     );
-    // Rewards of different reward models have no common scale, so their difference says nothing.
-    for measure in MEASURES.iter().filter(|m| m.field != "proxy_reward") {
-        let rows: Vec<&Difference> =
-            differences.iter().filter(|d| d.metric == measure.field).collect();
+    for measure in &MEASURES {
+        let rows: Vec<&Difference> = differences.iter().filter(|d| d.metric == measure.field).copied().collect();
         if rows.is_empty() {
             continue;
         }
@@ -183,7 +191,7 @@ fn reach(rows: &[&Difference]) -> f64 {
         .max(1e-9)
 }
 
-fn difference_cells(measure: &Measure, row: &Difference, reach: f64) -> [String; 3] {
+fn difference_cells(measure: &Measure, row: &Difference, reach: f64) -> [String; 4] {
     let interval = &row.difference;
     let words = verdict_words(row.verdict);
     let label = format!(
@@ -198,11 +206,8 @@ fn difference_cells(measure: &Measure, row: &Difference, reach: f64) -> [String;
         Verdict::Higher | Verdict::Lower => format!("<b>{words}</b>"),
     };
     [
-        format!(
-            r#"{}<span class="ci">{}</span>"#,
-            measure.difference(interval.estimate),
-            measure.ends(interval)
-        ),
+        measure.difference(interval.estimate),
+        format!(r#"<span class="ci">{}</span>"#, measure.ends(interval)),
         whisker_cell(Whisker::from(interval), (-1.1 * reach, 1.1 * reach), 0.0, &label),
         format!(r#"<span class="verdict">{verdict}</span>"#),
     ]
@@ -216,25 +221,19 @@ pub fn label_table(arms: &[Arm]) -> String {
         "Labels",
         "One label is one answered comparison. Pairs below the thresholds were taken because too \
          few lay above them.",
-        "",
+        "spread",
         "Arm",
         columns,
     );
     let rounds = arms.iter().map(|a| a.round).max().unwrap_or(1);
     for arm in arms {
-        let name = if rounds > 1 {
-            format!("{}, round {}", escape(&arm.name), arm.round)
-        } else {
-            escape(&arm.name)
-        };
-        let given = |get: fn(&super::load::Answers) -> usize| {
-            arm.answers.as_ref().map_or_else(absent, |a| count(get(a)))
-        };
+        let name = if rounds > 1 { format!("{}, round {}", escape(&arm.name), arm.round) } else { escape(&arm.name) };
+        let given = |get: fn(&Answers) -> usize| arm.answers.as_ref().map_or_else(absent, |a| count(get(a)));
         table.row(
             &name,
             &[
                 count(arm.asked),
-                given(super::load::Answers::given),
+                given(Answers::given),
                 given(|a| a.ties),
                 given(|a| a.both_bad),
                 given(|a| a.skipped),
@@ -258,7 +257,7 @@ pub fn timing_table(timings: &[Timing]) -> String {
         "Stage by stage",
         "Time of the work itself, on this machine. Tokens are those that went through the model; \
          memory is the process’s peak up to the end of the stage.",
-        "",
+        "spread",
         "Stage",
         columns,
     );
@@ -282,13 +281,7 @@ pub fn timing_table(timings: &[Timing]) -> String {
     table.row_of(
         "total",
         "Together",
-        &[
-            duration(seconds),
-            String::new(),
-            count(tokens as usize),
-            String::new(),
-            memory(peak),
-        ],
+        &[duration(seconds), String::new(), count(tokens as usize), String::new(), memory(peak)],
     );
     table.finish()
 }

@@ -8,9 +8,8 @@
 fn spelled_out(c: char) -> Option<String> {
     match c {
         '\n' | '\t' => None,
-        '\u{0}'..='\u{1f}' => char::from_u32(0x2400 + c as u32).map(String::from),
-        '\u{7f}' => Some('\u{2421}'.to_string()),
-        '\u{80}'..='\u{9f}'
+        '\u{0}'..='\u{1f}'
+        | '\u{7f}'..='\u{9f}'
         | '\u{200b}'
         | '\u{200e}'
         | '\u{200f}'
@@ -41,7 +40,7 @@ fn entity(c: char) -> Option<&'static str> {
 }
 
 /// Untrusted text for element content, attribute values and SVG titles: HTML's own characters as
-/// entities, control and direction-changing characters spelled out (`␀`, `[U+202E]`).
+/// entities, control and direction-changing characters spelled out (`[U+202E]`).
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 8);
     for c in text.chars() {
@@ -123,31 +122,37 @@ pub fn count(n: usize) -> String {
 
 /// A share in [0, 1] as a whole percentage.
 pub fn percent(share: f64) -> String {
-    format!("{} %", number(100.0 * share, 0))
+    format!("{}\u{a0}%", number(100.0 * share, 0))
 }
 
-/// Seconds as people say them: `0.4 s`, `48 s`, `3 min 20 s`, `2 h 05 min`.
+/// Seconds as people say them, without line breaks: `0.4 s`, `48 s`, `3 min 20 s`, `24 min`,
+/// `2 h 05 min`.
 pub fn duration(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
         return "–".to_string();
     }
     if seconds < 9.95 {
-        return format!("{seconds:.1} s");
+        return format!("{seconds:.1}\u{a0}s");
     }
     let whole = seconds.round() as u64;
     match whole {
-        0..60 => format!("{whole} s"),
-        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
-        _ => {
-            let minutes = (seconds / 60.0).round() as u64;
-            format!("{} h {:02} min", minutes / 60, minutes % 60)
-        }
+        0..60 => format!("{whole}\u{a0}s"),
+        60..600 => format!("{}\u{a0}min\u{a0}{:02}\u{a0}s", whole / 60, whole % 60),
+        _ => match (seconds / 60.0).round() as u64 {
+            minutes @ 0..60 => format!("{minutes}\u{a0}min"),
+            minutes => format!("{}\u{a0}h\u{a0}{:02}\u{a0}min", minutes / 60, minutes % 60),
+        },
     }
 }
 
 /// `one` for 1, `many` for any other number, after the number itself.
 pub fn plural(n: usize, one: &str, many: &str) -> String {
-    format!("{} {}", count(n), if n == 1 { one } else { many })
+    format!("{}\u{a0}{}", count(n), if n == 1 { one } else { many })
+}
+
+/// A name (of an arm, a stage) within running text: escaped, and not broken at its hyphens.
+pub fn name(text: &str) -> String {
+    format!(r#"<span class="name">{}</span>"#, escape(text))
 }
 
 /// Names as a person lists them: `a`, `a and b`, `a, b and c`.
@@ -173,7 +178,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_seen_is_spelled_out() {
-        assert_eq!(escape("a\u{0}b\u{202e}c\u{7f}\u{e0041}"), "a␀b[U+202E]c␡[U+E0041]");
+        assert_eq!(escape("a\u{0}b\u{202e}c\u{7f}\u{e0041}"), "a[U+0000]b[U+202E]c[U+007F][U+E0041]");
         assert_eq!(escape("line\nnext\ttab é 😀 שלום"), "line\nnext\ttab é 😀 שלום");
     }
 
@@ -200,11 +205,13 @@ mod tests {
 
     #[test]
     fn durations_read_as_spoken() {
-        assert_eq!(duration(0.44), "0.4 s");
-        assert_eq!(duration(48.2), "48 s");
-        assert_eq!(duration(59.7), "1 min 00 s");
-        assert_eq!(duration(200.0), "3 min 20 s");
-        assert_eq!(duration(7_500.0), "2 h 05 min");
+        let spoken = |seconds| duration(seconds).replace('\u{a0}', " ");
+        assert_eq!(spoken(0.44), "0.4 s");
+        assert_eq!(spoken(48.2), "48 s");
+        assert_eq!(spoken(59.7), "1 min 00 s");
+        assert_eq!(spoken(200.0), "3 min 20 s");
+        assert_eq!(spoken(1_411.0), "24 min");
+        assert_eq!(spoken(7_500.0), "2 h 05 min");
     }
 
     #[test]

@@ -3,11 +3,12 @@
 
 use gainsay_core::stats::Interval;
 
-use super::load::ReportData;
-use super::measures::{Measure, ends, estimate};
+use super::data::ReportData;
+use super::measures::{Measure, ends, estimate, quiet};
 use super::pool::Pool;
 use super::tables::totals;
-use super::text::{count, duration, escape, list, number, percent, plural};
+use super::text::{count, duration, list, name, number, percent, plural};
+use super::validation;
 use crate::evaluation::types::{Difference, Verdict};
 
 /// The name of the base policy in a difference.
@@ -39,9 +40,9 @@ fn seen(differences: &[Difference], metric: &str, a: &str, b: &str) -> Option<Se
     })
 }
 
-/// `+0.23 [0.12, 0.34]` in the measure's unit.
+/// `+0.23 [0.12, 0.34]` in the measure's unit, as HTML.
 fn figure(measure: &Measure, interval: &Interval) -> String {
-    format!("{} {}", measure.difference(interval.estimate), measure.ends(interval))
+    format!("{} {}", measure.difference(interval.estimate), quiet(&measure.ends(interval)))
 }
 
 /// The verdict as one paragraph of HTML sentences.
@@ -51,6 +52,7 @@ pub fn paragraph(data: &ReportData) -> String {
         Some(pool) => sentences.extend(found(pool, data.settings.tau_k)),
         None => sentences.push("No conflicts have been measured yet.".into()),
     }
+    sentences.extend(data.validation.as_ref().and_then(validation::sentence));
     sentences.extend(cost(data));
     sentences.extend(helped(data));
     sentences.extend(data.main_arm().into_iter().flat_map(|main| rivals(data, main)));
@@ -97,8 +99,8 @@ fn labels(data: &ReportData) -> Option<(usize, bool)> {
 /// What it cost.
 fn cost(data: &ReportData) -> Option<String> {
     let (labels, each) = labels(data)?;
-    let names: Vec<String> = data.arm_names().iter().map(|n| escape(n)).collect();
-    let who = if each { format!(" for each of {}", list(&names)) } else { String::new() };
+    let names: Vec<String> = data.arm_names().iter().map(|n| name(n)).collect();
+    let who = if each { format!(" for each arm ({})", list(&names)) } else { String::new() };
     let time = match totals(&data.timings).0 {
         seconds if seconds > 0.0 => format!(" and {} of computing", duration(seconds)),
         _ => String::new(),
@@ -112,7 +114,7 @@ fn helped(data: &ReportData) -> Option<String> {
     let gold = Measure::of("gold_reward")?;
     let seen = seen(&data.differences, gold.field, main, BASE)?;
     let numbers = figure(gold, &seen.difference);
-    let name = escape(main);
+    let name = name(main);
     Some(match seen.verdict {
         Verdict::Higher => format!(
             "The policy repaired with {name} earns <strong>more gold reward</strong> than the base policy on held-out prompts ({numbers})."
@@ -135,7 +137,7 @@ fn rivals(data: &ReportData, main: &str) -> Vec<String> {
 fn rival(data: &ReportData, main: &str, other: &str) -> Option<String> {
     let gold = Measure::of("gold_reward")?;
     let policy = seen(&data.differences, gold.field, main, other)?;
-    let (main_name, other_name) = (escape(main), escape(other));
+    let (main_name, other_name) = (name(main), name(other));
     let numbers = figure(gold, &policy.difference);
     let mut out = match policy.verdict {
         Verdict::Higher => format!(
@@ -198,18 +200,14 @@ pub fn key_figures(data: &ReportData) -> String {
 fn gold_item(data: &ReportData, a: &str, b: &str) -> Option<(String, &'static str, String)> {
     let gold = Measure::of("gold_reward")?;
     let seen = seen(&data.differences, gold.field, a, b)?;
-    let (a, b) = (escape(a), escape(b));
+    let (a, b) = (name(a), name(b));
     let interval = ends(&seen.difference, 2, 1.0);
     let value = gold.difference(seen.difference.estimate);
     Some(match seen.verdict {
-        Verdict::NotDistinguishable => (
-            "not distinguishable".into(),
-            "words",
-            format!("gold reward, {a} against {b}: {value} {interval}"),
-        ),
-        Verdict::Higher | Verdict::Lower => {
-            (value, "", format!("gold reward, {a} against {b} {interval}"))
+        Verdict::NotDistinguishable => {
+            ("not distinguishable".into(), "words", format!("gold reward, {a} against {b}: {value} {interval}"))
         }
+        Verdict::Higher | Verdict::Lower => (value, "", format!("gold reward, {a} against {b} {interval}")),
     })
 }
 
@@ -218,7 +216,7 @@ mod tests {
     use gainsay_core::stats::IntervalMethod;
 
     use super::*;
-    use crate::report::load::{Answers, Arm};
+    use crate::report::data::{Answers, Arm};
 
     fn difference(metric: &str, a: &str, b: &str, ends: (f64, f64, f64)) -> Difference {
         let (low, estimate, high) = ends;
@@ -252,7 +250,7 @@ mod tests {
         ]));
         assert_eq!(text.matches("not distinguishable").count(), 2, "{text}");
         assert!(!text.contains("better") && !text.contains("more gold"));
-        assert!(text.contains("+0.40 [−0.01, 0.80]"));
+        assert!(text.contains("+0.40 <span class=\"iv\">[−0.01,\u{a0}0.80]</span>"));
     }
 
     #[test]
@@ -274,7 +272,7 @@ mod tests {
         ]));
         assert!(text.contains("less gold reward") && text.contains("worse policy"), "{text}");
         assert!(
-            text.contains("; the accuracy of their reward models is not distinguishable (+1.0 points"),
+            text.contains("; the accuracy of their reward models is not distinguishable (+1.0\u{a0}points"),
             "{text}"
         );
     }

@@ -6,14 +6,14 @@ use std::fs;
 use std::path::Path;
 
 use gainsay::evaluation::types::{Difference, Evaluation, Metrics, PromptMetrics, Verdict};
-use gainsay_core::conflict::{kendall_tau_distance, tau_b, z_scores};
+use gainsay_core::conflict::{ConflictOptions, SummaryBuilder, annotate};
 use gainsay_core::files::write_all;
 use gainsay_core::record::{
-    Answer, Candidate, Completion, PreferenceRecord, PreferenceSide, Prompt, PromptRecord,
-    SelectionRecord, Source, Why,
+    Answer, Candidate, Completion, PreferenceRecord, PreferenceSide, Prompt, PromptRecord, SelectionRecord, Source, Why,
 };
 use gainsay_core::rng::Key;
 use gainsay_core::stats::{Interval, bootstrap_mean};
+use gainsay_core::validate::Validator;
 use serde_json::json;
 
 /// What no page may let through: markup, an event handler, quotes, text that reverses direction,
@@ -99,6 +99,7 @@ pub fn write_run(dir: &Path, shape: Shape) {
     fs::write(file("manifest.json"), serde_json::to_string_pretty(&manifest).unwrap()).unwrap();
     fs::write(file("timings.jsonl"), timings()).unwrap();
     write_all(file("round-1/pool/conflicts.jsonl"), &pool).unwrap();
+    write_findings(dir, &pool);
     let base = evaluation("base", 0, 0.0);
     write_json(&file("base/evaluation.json"), &base);
     let mut evaluations = vec![base];
@@ -113,6 +114,21 @@ pub fn write_run(dir: &Path, shape: Shape) {
         evaluations.push(evaluation);
     }
     write_json(&file("comparison.json"), &comparison(&evaluations));
+}
+
+/// `conflicts.json` and `validate.json`, by the library's own measures.
+fn write_findings(dir: &Path, pool: &[PromptRecord]) {
+    let options = ConflictOptions::default();
+    let mut validator = Validator::new(options);
+    pool.iter().for_each(|record| validator.see(record).unwrap());
+    let validation = validator.finish(Key::new(16, "fixture-validate")).unwrap();
+    write_json(&dir.join("round-1/pool/validate.json"), &validation);
+    let mut builder = SummaryBuilder::new(options);
+    for record in pool {
+        let outcome = annotate(&mut record.clone(), &options);
+        builder.see(record, &outcome);
+    }
+    write_json(&dir.join("round-1/pool/conflicts.json"), &builder.finish(Key::new(16, "fixture-summary")));
 }
 
 fn write_json<T: serde::Serialize>(path: &Path, value: &T) {
@@ -165,12 +181,9 @@ fn prompt(index: usize, n: usize) -> PromptRecord {
         .map(|_| {
             let quality = stream.normal();
             let tokens = 12 + stream.below(36) as u32;
-            let pick = |stream: &mut gainsay_core::rng::Stream, from: &[&str]| {
-                from[stream.index(from.len())].to_string()
-            };
-            let text = [&OPENINGS[..], &MIDDLES[..], &ENDINGS[..]]
-                .map(|parts| pick(&mut stream, parts))
-                .join(" ");
+            let pick =
+                |stream: &mut gainsay_core::rng::Stream, from: &[&str]| from[stream.index(from.len())].to_string();
+            let text = [&OPENINGS[..], &MIDDLES[..], &ENDINGS[..]].map(|parts| pick(&mut stream, parts)).join(" ");
             Completion {
                 text,
                 logp: Some(-70.0 + 7.0 * quality + 6.0 * stream.normal()),
@@ -188,11 +201,8 @@ fn prompt(index: usize, n: usize) -> PromptRecord {
     if index == 0 {
         make_hostile(&mut completions);
     }
-    let text = if index == 0 {
-        format!("{} {HOSTILE}", PROMPTS[0])
-    } else {
-        PROMPTS[index % PROMPTS.len()].to_string()
-    };
+    let text =
+        if index == 0 { format!("{} {HOSTILE}", PROMPTS[0]) } else { PROMPTS[index % PROMPTS.len()].to_string() };
     conflicted(id, text, completions)
 }
 
@@ -212,33 +222,25 @@ fn make_hostile(completions: &mut [Completion]) {
     completions[1].text = "  ".into();
 }
 
-fn conflicted(id: String, text: String, mut completions: Vec<Completion>) -> PromptRecord {
-    let rewards: Vec<f64> = completions.iter().filter_map(|c| c.reward).collect();
-    let logps: Vec<f64> = completions.iter().filter_map(|c| c.logp).collect();
-    let standardized = z_scores(&rewards).zip(z_scores(&logps));
-    if let Some((z_rewards, z_logps)) = &standardized {
-        for (completion, (r, l)) in completions.iter_mut().zip(z_rewards.iter().zip(z_logps)) {
-            (completion.z_reward, completion.z_logp) = (Some(*r), Some(*l));
-            completion.pacs = Some(r - l);
-        }
-    }
-    let ranked = standardized.is_some();
-    PromptRecord {
+fn conflicted(id: String, text: String, completions: Vec<Completion>) -> PromptRecord {
+    let mut record = PromptRecord {
         schema: 1,
         id,
         prompt: Prompt::Text(text),
         completions,
-        kendall_tau_distance: kendall_tau_distance(&rewards, &logps).filter(|_| ranked),
-        tau_b: tau_b(&rewards, &logps).filter(|_| ranked),
+        kendall_tau_distance: None,
+        tau_b: None,
         meta: serde_json::Map::new(),
         extra: serde_json::Map::new(),
-    }
+    };
+    let outcome = annotate(&mut record, &ConflictOptions::default());
+    assert_eq!(outcome.is_ok(), record.kendall_tau_distance.is_some());
+    record
 }
 
 /// One pair of each prompt: by K for the conflict-aware arm, in the file's order for the other.
 fn selection(pool: &[PromptRecord], arm: &str, budget: usize) -> Vec<SelectionRecord> {
-    let mut order: Vec<&PromptRecord> =
-        pool.iter().filter(|p| p.kendall_tau_distance.is_some()).collect();
+    let mut order: Vec<&PromptRecord> = pool.iter().filter(|p| p.kendall_tau_distance.is_some()).collect();
     if arm == "shf-cas" {
         order.sort_by(|a, b| b.kendall_tau_distance.partial_cmp(&a.kendall_tau_distance).unwrap());
     }
@@ -250,11 +252,8 @@ fn question(record: &PromptRecord, arm: &str, rank: usize) -> SelectionRecord {
     let pacs = |i: usize| record.completions[i].pacs.unwrap();
     let all = || 0..record.completions.len();
     let by_pacs = |a: &usize, b: &usize| pacs(*a).total_cmp(&pacs(*b));
-    let (first, second) = if arm == "shf-cas" {
-        (all().max_by(by_pacs).unwrap(), all().min_by(by_pacs).unwrap())
-    } else {
-        (0, 1)
-    };
+    let (first, second) =
+        if arm == "shf-cas" { (all().max_by(by_pacs).unwrap(), all().min_by(by_pacs).unwrap()) } else { (0, 1) };
     let candidate = |index: usize| Candidate {
         index,
         text: record.completions[index].text.clone(),
@@ -271,11 +270,7 @@ fn question(record: &PromptRecord, arm: &str, rank: usize) -> SelectionRecord {
         second: candidate(second),
         strategy: arm.into(),
         rank,
-        why: Why {
-            k: record.kendall_tau_distance,
-            pacs_first: Some(pacs(first)),
-            pacs_second: Some(pacs(second)),
-        },
+        why: Why { k: record.kendall_tau_distance, pacs_first: Some(pacs(first)), pacs_second: Some(pacs(second)) },
         flags: if below { vec!["below-threshold".into()] } else { vec![] },
         meta: serde_json::Map::new(),
         extra: serde_json::Map::new(),
