@@ -32,20 +32,13 @@ fn value_and_slope<const KIND: u8, const FMA: bool>(x: f32) -> (f32, f32) {
         // exp(-x^2/2) / sqrt(2 pi); beyond |x| = 1e4 the square's overflow is harmless, the
         // product with x is taken as 0.
         let density = 0.398_942_28 * exp::<FMA>(-0.5 * x * x);
-        (
-            x * phi,
-            phi + if density == 0.0 { 0.0 } else { x * density },
-        )
+        (x * phi, phi + if density == 0.0 { 0.0 } else { x * density })
     } else {
         let inner = SQRT_2_OVER_PI * madd::<FMA>(CUBIC * x * x, x, x);
         let t = tanh::<FMA>(inner);
         let flat = 1.0 - t * t;
         let inner_slope = SQRT_2_OVER_PI * madd::<FMA>(3.0 * CUBIC * x, x, 1.0);
-        let bend = if flat == 0.0 {
-            0.0
-        } else {
-            0.5 * x * flat * inner_slope
-        };
+        let bend = if flat == 0.0 { 0.0 } else { 0.5 * x * flat * inner_slope };
         (0.5 * x * (1.0 + t), 0.5 * (1.0 + t) + bend)
     }
 }
@@ -70,9 +63,7 @@ vectorized! { fn apply_task(kind: Activation, x: &[f32], y: &mut [f32]) = apply_
 /// y = act(x).
 pub fn activate(kind: Activation, x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), y.len());
-    x.par_chunks(TASK)
-        .zip(y.par_chunks_mut(TASK))
-        .for_each(|(x, y)| apply_task(kind, x, y));
+    x.par_chunks(TASK).zip(y.par_chunks_mut(TASK)).for_each(|(x, y)| apply_task(kind, x, y));
 }
 
 #[inline(always)]
@@ -95,9 +86,7 @@ vectorized! { fn slope_task(kind: Activation, x: &[f32], dy: &mut [f32]) = slope
 /// Turns dy, the gradient of act(x), into the gradient of x.
 pub fn activate_backward(kind: Activation, x: &[f32], dy: &mut [f32]) {
     assert_eq!(x.len(), dy.len());
-    x.par_chunks(TASK)
-        .zip(dy.par_chunks_mut(TASK))
-        .for_each(|(x, dy)| slope_task(kind, x, dy));
+    x.par_chunks(TASK).zip(dy.par_chunks_mut(TASK)).for_each(|(x, dy)| slope_task(kind, x, dy));
 }
 
 #[inline(always)]
@@ -121,9 +110,7 @@ vectorized! { fn gate_task(kind: Activation, x: &[f32], up: &[f32], y: &mut [f32
 pub fn gated(kind: Activation, gate: &[f32], up: &[f32], y: &mut [f32]) {
     assert!(gate.len() == y.len() && up.len() == y.len());
     let inputs = gate.par_chunks(TASK).zip(up.par_chunks(TASK));
-    inputs
-        .zip(y.par_chunks_mut(TASK))
-        .for_each(|((g, u), y)| gate_task(kind, g, u, y));
+    inputs.zip(y.par_chunks_mut(TASK)).for_each(|((g, u), y)| gate_task(kind, g, u, y));
 }
 
 #[inline(always)]
@@ -148,7 +135,5 @@ vectorized! { fn gate_back_task(kind: Activation, gate: &mut [f32], up: &mut [f3
 pub fn gated_backward(kind: Activation, gate: &mut [f32], up: &mut [f32], dy: &[f32]) {
     assert!(gate.len() == dy.len() && up.len() == dy.len());
     let outputs = gate.par_chunks_mut(TASK).zip(up.par_chunks_mut(TASK));
-    outputs
-        .zip(dy.par_chunks(TASK))
-        .for_each(|((g, u), dy)| gate_back_task(kind, g, u, dy));
+    outputs.zip(dy.par_chunks(TASK)).for_each(|((g, u), dy)| gate_back_task(kind, g, u, dy));
 }

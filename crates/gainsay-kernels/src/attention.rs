@@ -63,13 +63,7 @@ pub struct Span {
 impl Span {
     /// The sequences `offsets[i]..offsets[i + 1]`, each by itself.
     pub fn whole(offsets: &[usize]) -> Vec<Self> {
-        offsets
-            .windows(2)
-            .map(|w| Self {
-                prefix: 0..0,
-                rows: w[0]..w[1],
-            })
-            .collect()
+        offsets.windows(2).map(|w| Self { prefix: 0..0, rows: w[0]..w[1] }).collect()
     }
 
     fn keys(&self) -> usize {
@@ -94,10 +88,7 @@ pub fn attention(shape: Heads, spans: &[Span], q: &[f32], k: &[f32], v: &[f32], 
     let size = shape.group() / parts;
     let result = Shared::new(out);
     let task = |index: usize| {
-        let (span, rest) = (
-            &spans[index / (shape.kv_heads * parts)],
-            index % (shape.kv_heads * parts),
-        );
+        let (span, rest) = (&spans[index / (shape.kv_heads * parts)], index % (shape.kv_heads * parts));
         let (kv_head, part) = (rest / parts, rest % parts);
         let keys = Keys::new(shape, span, kv_head, k, v);
         let mut block = Block::default();
@@ -109,10 +100,7 @@ pub fn attention(shape: Heads, spans: &[Span], q: &[f32], k: &[f32], v: &[f32], 
                     let row = span.rows.start + i;
                     // SAFETY: this task alone has this row's values of this head.
                     let out = unsafe {
-                        std::slice::from_raw_parts_mut(
-                            result.at(row * shape.q_width() + head * shape.dim),
-                            shape.dim,
-                        )
+                        std::slice::from_raw_parts_mut(result.at(row * shape.q_width() + head * shape.dim), shape.dim)
                     };
                     let inverse = 1.0 / block.sums[lane];
                     for (out, dims) in out.iter_mut().zip(block.mixed.chunks_exact(PANEL)) {
@@ -122,9 +110,7 @@ pub fn attention(shape: Heads, spans: &[Span], q: &[f32], k: &[f32], v: &[f32], 
             }
         }
     };
-    (0..spans.len() * shape.kv_heads * parts)
-        .into_par_iter()
-        .for_each(task);
+    (0..spans.len() * shape.kv_heads * parts).into_par_iter().for_each(task);
 }
 
 /// Keys and values of one key head, packed as left operands.
@@ -138,10 +124,7 @@ struct Keys {
 impl Keys {
     fn new(shape: Heads, span: &Span, kv_head: usize, k: &[f32], v: &[f32]) -> Self {
         let width = shape.kv_width();
-        let offsets: Vec<usize> = span
-            .key_rows()
-            .map(|row| row * width + kv_head * shape.dim)
-            .collect();
+        let offsets: Vec<usize> = span.key_rows().map(|row| row * width + kv_head * shape.dim).collect();
         Self {
             keys: PackedRows::gathered(k, &offsets, shape.dim),
             values: PackedRows::transposed(v, &offsets, shape.dim),
@@ -163,15 +146,7 @@ struct Block {
 }
 
 impl Block {
-    fn forward(
-        &mut self,
-        shape: Heads,
-        span: &Span,
-        head: usize,
-        queries: Range<usize>,
-        q: &[f32],
-        keys: &Keys,
-    ) {
+    fn forward(&mut self, shape: Heads, span: &Span, head: usize, queries: Range<usize>, q: &[f32], keys: &Keys) {
         let limit = self.weights(shape, span, head, queries, q, &keys.keys);
         self.mixed.resize(shape.dim * PANEL, 0.0);
         left_product(&keys.values, limit, &self.scores, &mut self.mixed);
@@ -207,14 +182,7 @@ impl Block {
 }
 
 /// panel[d, i] = scale * x[rows.start + i, columns.start + d], zero beyond the last row.
-fn gather_panel(
-    x: &[f32],
-    rows: Range<usize>,
-    stride: usize,
-    columns: Range<usize>,
-    scale: f32,
-    panel: &mut Vec<f32>,
-) {
+fn gather_panel(x: &[f32], rows: Range<usize>, stride: usize, columns: Range<usize>, scale: f32, panel: &mut Vec<f32>) {
     panel.clear();
     panel.resize(columns.len() * PANEL, 0.0);
     for (lane, row) in rows.enumerate() {
@@ -228,13 +196,7 @@ fn gather_panel(
 /// scores[j] = row j of `keys` · panel, for the tiles that hold the first `limit` rows.
 fn score_tiles(keys: &PackedRows, limit: usize, panel: &[f32], scores: &mut [f32]) {
     for (row, height) in heights(keys.rows()).take_while(|(row, _)| *row < limit) {
-        let tile = Tile {
-            a: keys.tile(row, height),
-            height,
-            b: panel,
-            width: PANEL,
-            accumulate: false,
-        };
+        let tile = Tile { a: keys.tile(row, height), height, b: panel, width: PANEL, accumulate: false };
         tile.run_in(&mut scores[row * PANEL..], PANEL);
     }
 }
@@ -243,23 +205,13 @@ fn score_tiles(keys: &PackedRows, limit: usize, panel: &[f32], scores: &mut [f32
 fn left_product(left: &PackedRows, limit: usize, right: &[f32], out: &mut [f32]) {
     for (row, height) in heights(left.rows()) {
         let a = &left.tile(row, height)[..limit * height];
-        let tile = Tile {
-            a,
-            height,
-            b: &right[..limit * PANEL],
-            width: PANEL,
-            accumulate: false,
-        };
+        let tile = Tile { a, height, b: &right[..limit * PANEL], width: PANEL, accumulate: false };
         tile.run_in(&mut out[row * PANEL..], PANEL);
     }
 }
 
 #[inline(always)]
-fn softmax_columns_body<const FMA: bool>(
-    scores: &mut [f32],
-    visible: usize,
-    sums: &mut [f32; PANEL],
-) {
+fn softmax_columns_body<const FMA: bool>(scores: &mut [f32], visible: usize, sums: &mut [f32; PANEL]) {
     for (j, row) in scores.chunks_exact_mut(PANEL).enumerate().skip(visible + 1) {
         row[..(j - visible).min(PANEL)].fill(f32::NEG_INFINITY);
     }

@@ -21,15 +21,7 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     let n = shifted - ROUND;
     let r = madd::<FMA>(n, -LN2_LOW, madd::<FMA>(n, -LN2_HIGH, clamped));
     let mut p = 1.0 / 5040.0;
-    for c in [
-        1.0 / 720.0,
-        1.0 / 120.0,
-        1.0 / 24.0,
-        1.0 / 6.0,
-        0.5,
-        1.0,
-        1.0,
-    ] {
+    for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         p = madd::<FMA>(p, r, c);
     }
     // The low bits of `shifted` are n; a NaN's are masked away by p, which is NaN too.
@@ -53,11 +45,7 @@ pub(crate) fn tanh<const FMA: bool>(x: f32) -> f32 {
     let far = (1.0 - e) / (1.0 + e);
     let s = x * x;
     // x - x^3/3 + 2x^5/15 - 17x^7/315: relative error below 1e-8 for |x| < 0.1.
-    let near = madd::<FMA>(
-        madd::<FMA>(madd::<FMA>(-17.0 / 315.0, s, 2.0 / 15.0), s, -1.0 / 3.0),
-        s,
-        1.0,
-    ) * x;
+    let near = madd::<FMA>(madd::<FMA>(madd::<FMA>(-17.0 / 315.0, s, 2.0 / 15.0), s, -1.0 / 3.0), s, 1.0) * x;
     if x.abs() < 0.1 { near } else { far.copysign(x) }
 }
 
@@ -90,21 +78,12 @@ mod tests {
     use super::*;
 
     /// Both forms of a function over a grid, with the f64 value.
-    fn check(
-        grid: impl Iterator<Item = f32>,
-        f: [fn(f32) -> f32; 2],
-        expected: fn(f64) -> f64,
-        bound: f64,
-    ) {
+    fn check(grid: impl Iterator<Item = f32>, f: [fn(f32) -> f32; 2], expected: fn(f64) -> f64, bound: f64) {
         for x in grid {
             let e = expected(f64::from(x));
             for f in f {
                 let error = (f64::from(f(x)) - e).abs() / e.abs().max(1e-30);
-                assert!(
-                    error < bound,
-                    "{x}: {} instead of {e}, relative error {error}",
-                    f(x)
-                );
+                assert!(error < bound, "{x}: {} instead of {e}, relative error {error}", f(x));
             }
         }
     }
@@ -132,12 +111,7 @@ mod tests {
     #[test]
     fn sigmoid_and_tanh_are_accurate() {
         let grid = || (-800_000..800_000).map(|i| i as f32 * 1e-4);
-        check(
-            grid(),
-            [sigmoid::<false>, sigmoid::<true>],
-            |x| 1.0 / (1.0 + (-x).exp()),
-            4e-7,
-        );
+        check(grid(), [sigmoid::<false>, sigmoid::<true>], |x| 1.0 / (1.0 + (-x).exp()), 4e-7);
         check(grid(), [tanh::<false>, tanh::<true>], f64::tanh, 4e-7);
         assert_eq!(sigmoid::<true>(-1e9), 0.0);
         assert_eq!(sigmoid::<true>(1e9), 1.0);
@@ -148,16 +122,8 @@ mod tests {
     #[test]
     fn erfc_matches_known_values() {
         // Abramowitz and Stegun, table 7.1: erf(0.5), erf(1), erf(2); erfc(0) = 1.
-        for (x, erf) in [
-            (0.0, 0.0),
-            (0.5, 0.520_499_878),
-            (1.0, 0.842_700_793),
-            (2.0, 0.995_322_265),
-        ] {
-            assert!(
-                (f64::from(1.0 - erfc_abs::<true>(x)) - erf).abs() < 2e-7,
-                "{x}"
-            );
+        for (x, erf) in [(0.0, 0.0), (0.5, 0.520_499_878), (1.0, 0.842_700_793), (2.0, 0.995_322_265)] {
+            assert!((f64::from(1.0 - erfc_abs::<true>(x)) - erf).abs() < 2e-7, "{x}");
         }
     }
 }

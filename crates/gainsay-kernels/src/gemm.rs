@@ -53,47 +53,26 @@ impl Shared {
 
 /// c = a·B, or c += a·B with `accumulate`; `a` is `[m, k]` (or its transpose, see [`Left`]),
 /// B the packed `[k, n]` operand and `c` `[m, n]`. With k = 0 the product is zero.
-pub fn matmul(
-    m: usize,
-    a: &[f32],
-    layout: Left,
-    b: &PackedWeight,
-    c: &mut [f32],
-    accumulate: bool,
-) {
+pub fn matmul(m: usize, a: &[f32], layout: Left, b: &PackedWeight, c: &mut [f32], accumulate: bool) {
     let (n, k) = (b.columns(), b.depth());
     assert_eq!(a.len(), m * k, "left operand is not [{m}, {k}]");
     assert_eq!(c.len(), m * n, "result is not [{m}, {n}]");
     if m == 0 || n == 0 {
         return;
     }
-    let threads = if m * n * k < SMALL {
-        1
-    } else {
-        rayon::current_num_threads()
-    };
+    let threads = if m * n * k < SMALL { 1 } else { rayon::current_num_threads() };
     // Even blocks of rows, at most `most` each; columns are cut too where rows are few.
     let most = (BLOCK_VALUES / k.max(1)).clamp(2 * ROWS, 16 * ROWS);
     let blocks = m.div_ceil(most);
     let panels = n.div_ceil(PANEL);
-    let groups = if threads == 1 {
-        1
-    } else {
-        (4 * threads).div_ceil(blocks).min(panels)
-    };
+    let groups = if threads == 1 { 1 } else { (4 * threads).div_ceil(blocks).min(panels) };
     let block = m.div_ceil(blocks);
     let result = Shared::new(c);
     let run = |packed: &PackedRows, first_row: usize, panels: std::ops::Range<usize>| {
         for panel in panels {
             let width = PANEL.min(n - panel * PANEL);
             for (row, height) in heights(packed.rows()) {
-                let tile = Tile {
-                    a: packed.tile(row, height),
-                    height,
-                    b: b.panel(panel),
-                    width,
-                    accumulate,
-                };
+                let tile = Tile { a: packed.tile(row, height), height, b: b.panel(panel), width, accumulate };
                 // SAFETY: rows below m and columns below n of `c`, and no two (block, group)
                 // pairs share an element.
                 unsafe { tile.run(result.at((first_row + row) * n + panel * PANEL), n) };
@@ -105,18 +84,12 @@ pub fn matmul(
     if threads == 1 {
         (0..blocks).for_each(|i| run(&pack(i), i * block, 0..panels));
     } else if groups == 1 {
-        (0..blocks)
-            .into_par_iter()
-            .for_each(|i| run(&pack(i), i * block, 0..panels));
+        (0..blocks).into_par_iter().for_each(|i| run(&pack(i), i * block, 0..panels));
     } else {
         let packed: Vec<PackedRows> = (0..blocks).into_par_iter().map(pack).collect();
         (0..blocks * groups).into_par_iter().for_each(|task| {
             let (i, g) = (task / groups, task % groups);
-            run(
-                &packed[i],
-                i * block,
-                g * panels / groups..(g + 1) * panels / groups,
-            );
+            run(&packed[i], i * block, g * panels / groups..(g + 1) * panels / groups);
         });
     }
 }

@@ -67,11 +67,7 @@ pub fn isa() -> Isa {
 /// is a library call.
 #[inline(always)]
 pub(crate) fn madd<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FMA || cfg!(target_feature = "fma") || cfg!(target_arch = "aarch64") {
-        a.mul_add(b, c)
-    } else {
-        a * b + c
-    }
+    if FMA || cfg!(target_feature = "fma") || cfg!(target_arch = "aarch64") { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// Defines a function that runs `$body::<FMA>` compiled for the instruction set in use. The

@@ -18,8 +18,6 @@ pub mod vocab;
 /// returns the number in use.
 pub fn set_threads(threads: usize) -> usize {
     // An error only says that the pool exists already; its size is what the caller gets back.
-    let _ = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build_global();
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     rayon::current_num_threads()
 }

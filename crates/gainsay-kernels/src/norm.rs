@@ -31,20 +31,14 @@ vectorized! { fn rms_group(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) =
 pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
     assert_eq!(x.len(), y.len());
     let group = weight.len() * ROWS_PER_SUM;
-    x.par_chunks(group)
-        .zip(y.par_chunks_mut(group))
-        .for_each(|(x, y)| rms_group(x, weight, eps, y));
+    x.par_chunks(group).zip(y.par_chunks_mut(group)).for_each(|(x, y)| rms_group(x, weight, eps, y));
 }
 
 #[inline(always)]
 fn rms_back_rows<const FMA: bool>(x: &[f32], weight: &[f32], eps: f32, dy: &[f32], dx: &mut [f32]) {
     let width = weight.len();
     let mut weighted = vec![0f32; width];
-    for ((x, dy), dx) in x
-        .chunks_exact(width)
-        .zip(dy.chunks_exact(width))
-        .zip(dx.chunks_exact_mut(width))
-    {
+    for ((x, dy), dx) in x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width)) {
         let inverse = inverse_rms::<FMA>(x, eps);
         for ((g, dy), w) in weighted.iter_mut().zip(dy).zip(weight) {
             *g = dy * w;
@@ -84,9 +78,7 @@ pub fn rms_norm_backward(
     if let Some(dx) = dx {
         assert_eq!(dx.len(), dy.len());
         let inputs = x.par_chunks(group).zip(dy.par_chunks(group));
-        inputs
-            .zip(dx.par_chunks_mut(group))
-            .for_each(|((x, dy), dx)| rms_back_group(x, weight, eps, dy, dx));
+        inputs.zip(dx.par_chunks_mut(group)).for_each(|((x, dy), dx)| rms_back_group(x, weight, eps, dy, dx));
     }
     if let Some(d_weight) = d_weight {
         sum_over_rows(x.len() / width, d_weight, |rows, part| {
@@ -131,27 +123,15 @@ vectorized! { fn layer_group(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, 
 pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) {
     assert_eq!(x.len(), y.len());
     let group = weight.len() * ROWS_PER_SUM;
-    x.par_chunks(group)
-        .zip(y.par_chunks_mut(group))
-        .for_each(|(x, y)| layer_group(x, weight, bias, eps, y));
+    x.par_chunks(group).zip(y.par_chunks_mut(group)).for_each(|(x, y)| layer_group(x, weight, bias, eps, y));
 }
 
 #[inline(always)]
-fn layer_back_rows<const FMA: bool>(
-    x: &[f32],
-    weight: &[f32],
-    eps: f32,
-    dy: &[f32],
-    dx: &mut [f32],
-) {
+fn layer_back_rows<const FMA: bool>(x: &[f32], weight: &[f32], eps: f32, dy: &[f32], dx: &mut [f32]) {
     let width = weight.len();
     let (mut centered, mut weighted) = (vec![0f32; width], vec![0f32; width]);
     let ones = vec![1f32; width];
-    for ((x, dy), dx) in x
-        .chunks_exact(width)
-        .zip(dy.chunks_exact(width))
-        .zip(dx.chunks_exact_mut(width))
-    {
+    for ((x, dy), dx) in x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width)) {
         let inverse = moments::<FMA>(x, eps, &mut centered);
         for ((g, dy), w) in weighted.iter_mut().zip(dy).zip(weight) {
             *g = dy * w;
@@ -194,9 +174,7 @@ pub fn layer_norm_backward(
     if let Some(dx) = dx {
         assert_eq!(dx.len(), dy.len());
         let inputs = x.par_chunks(group).zip(dy.par_chunks(group));
-        inputs
-            .zip(dx.par_chunks_mut(group))
-            .for_each(|((x, dy), dx)| layer_back_group(x, weight, eps, dy, dx));
+        inputs.zip(dx.par_chunks_mut(group)).for_each(|((x, dy), dx)| layer_back_group(x, weight, eps, dy, dx));
     }
     if let Some(d_weight) = d_weight {
         sum_over_rows(x.len() / width, d_weight, |rows, part| {

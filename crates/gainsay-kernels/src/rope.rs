@@ -19,20 +19,12 @@ impl RopeTable {
     pub fn new(frequencies: &[f64], positions: usize) -> Self {
         let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f64 * f));
         let (sin, cos) = angles.map(|a| (a.sin() as f32, a.cos() as f32)).unzip();
-        Self {
-            half: frequencies.len(),
-            cos,
-            sin,
-        }
+        Self { half: frequencies.len(), cos, sin }
     }
 
     /// Number of positions.
     pub fn positions(&self) -> usize {
-        if self.half == 0 {
-            usize::MAX
-        } else {
-            self.cos.len() / self.half
-        }
+        if self.half == 0 { usize::MAX } else { self.cos.len() / self.half }
     }
 
     fn row(&self, position: usize) -> (&[f32], &[f32]) {
@@ -42,13 +34,7 @@ impl RopeTable {
 }
 
 #[inline(always)]
-fn rotate_body<const FMA: bool>(
-    row: &mut [f32],
-    head_dim: usize,
-    cos: &[f32],
-    sin: &[f32],
-    sign: f32,
-) {
+fn rotate_body<const FMA: bool>(row: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32], sign: f32) {
     let half = cos.len();
     for head in row.chunks_exact_mut(head_dim) {
         let (first, rest) = head.split_at_mut(half);
@@ -62,22 +48,13 @@ vectorized! { fn rotate(row: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f3
 
 /// Rotates every head of every row of `x` (`[rows, heads * head_dim]`) by its row's position;
 /// with `inverse` back again, which is also the gradient.
-pub fn rope(
-    x: &mut [f32],
-    width: usize,
-    head_dim: usize,
-    table: &RopeTable,
-    positions: &[u32],
-    inverse: bool,
-) {
+pub fn rope(x: &mut [f32], width: usize, head_dim: usize, table: &RopeTable, positions: &[u32], inverse: bool) {
     assert_eq!(x.len(), positions.len() * width);
     if width == 0 {
         return;
     }
     let sign = if inverse { -1.0 } else { 1.0 };
-    let groups = x
-        .par_chunks_mut(width * ROWS_PER_SUM)
-        .zip(positions.par_chunks(ROWS_PER_SUM));
+    let groups = x.par_chunks_mut(width * ROWS_PER_SUM).zip(positions.par_chunks(ROWS_PER_SUM));
     groups.for_each(|(rows, positions)| {
         for (row, position) in rows.chunks_exact_mut(width).zip(positions) {
             let (cos, sin) = table.row(*position as usize);

@@ -31,12 +31,7 @@ pub(crate) fn fold(lanes: [f32; LANES]) -> f32 {
 pub(crate) fn sum_pairs<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0f32; LANES];
     let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f32 = a
-        .remainder()
-        .iter()
-        .zip(b.remainder())
-        .map(|(a, b)| a * b)
-        .sum();
+    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
     for (a, b) in a.zip(b) {
         for i in 0..LANES {
             lanes[i] = madd::<FMA>(a[i], b[i], lanes[i]);
@@ -70,51 +65,37 @@ vectorized! {
 /// y += x, in parallel.
 pub fn add(y: &mut [f32], x: &[f32]) {
     assert_eq!(x.len(), y.len());
-    y.par_chunks_mut(TASK)
-        .zip(x.par_chunks(TASK))
-        .for_each(|(y, x)| axpy(1.0, x, y));
+    y.par_chunks_mut(TASK).zip(x.par_chunks(TASK)).for_each(|(y, x)| axpy(1.0, x, y));
 }
 
 /// y *= scale, in parallel.
 pub fn scale(y: &mut [f32], scale: f32) {
-    y.par_chunks_mut(TASK)
-        .for_each(|y| y.iter_mut().for_each(|y| *y *= scale));
+    y.par_chunks_mut(TASK).for_each(|y| y.iter_mut().for_each(|y| *y *= scale));
 }
 
 /// Adds `bias` to every row of `y`.
 pub fn add_bias(y: &mut [f32], bias: &[f32]) {
-    y.par_chunks_mut(bias.len() * ROWS_PER_SUM)
-        .for_each(|rows| {
-            rows.chunks_exact_mut(bias.len())
-                .for_each(|row| axpy(1.0, bias, row));
-        });
+    y.par_chunks_mut(bias.len() * ROWS_PER_SUM).for_each(|rows| {
+        rows.chunks_exact_mut(bias.len()).for_each(|row| axpy(1.0, bias, row));
+    });
 }
 
 /// sum_rows: `sums[j] += sum over rows of dy[row, j]`, the gradient of a bias.
 pub fn add_column_sums(dy: &[f32], sums: &mut [f32]) {
     let width = sums.len();
     sum_over_rows(dy.len() / width, sums, |rows, part| {
-        dy[rows.start * width..rows.end * width]
-            .chunks_exact(width)
-            .for_each(|row| axpy(1.0, row, part));
+        dy[rows.start * width..rows.end * width].chunks_exact(width).for_each(|row| axpy(1.0, row, part));
     });
 }
 
 /// Adds to `sums` what `part` accumulates over groups of rows: groups in parallel, their sums in
 /// row order.
-pub(crate) fn sum_over_rows(
-    rows: usize,
-    sums: &mut [f32],
-    part: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
-) {
+pub(crate) fn sum_over_rows(rows: usize, sums: &mut [f32], part: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync) {
     let parts: Vec<Vec<f32>> = (0..rows.div_ceil(ROWS_PER_SUM))
         .into_par_iter()
         .map(|i| {
             let mut sum = vec![0.0; sums.len()];
-            part(
-                i * ROWS_PER_SUM..((i + 1) * ROWS_PER_SUM).min(rows),
-                &mut sum,
-            );
+            part(i * ROWS_PER_SUM..((i + 1) * ROWS_PER_SUM).min(rows), &mut sum);
             sum
         })
         .collect();

@@ -52,12 +52,7 @@ impl Vocab<'_> {
 
     fn check(&self) {
         assert_eq!(self.hidden.len(), self.rows() * self.width());
-        assert!(
-            self.targets
-                .iter()
-                .all(|t| (*t as usize) < self.output.columns()),
-            "target outside the vocabulary"
-        );
+        assert!(self.targets.iter().all(|t| (*t as usize) < self.output.columns()), "target outside the vocabulary");
     }
 
     fn chunks(&self) -> usize {
@@ -66,21 +61,10 @@ impl Vocab<'_> {
 
     /// Rows are cut so that every thread has some.
     fn blocks(&self) -> Vec<PackedRows> {
-        let size = self
-            .rows()
-            .div_ceil(2 * rayon::current_num_threads())
-            .clamp(14, BLOCK);
+        let size = self.rows().div_ceil(2 * rayon::current_num_threads()).clamp(14, BLOCK);
         let starts: Vec<usize> = (0..self.rows()).step_by(size).collect();
         let end = |start: usize| (start + size).min(self.rows());
-        let pack = |s: &usize| {
-            PackedRows::new(
-                self.hidden,
-                Left::Rows,
-                self.rows(),
-                self.width(),
-                *s..end(*s),
-            )
-        };
+        let pack = |s: &usize| PackedRows::new(self.hidden, Left::Rows, self.rows(), self.width(), *s..end(*s));
         starts.par_iter().map(pack).collect()
     }
 
@@ -89,18 +73,9 @@ impl Vocab<'_> {
         let columns = CHUNK.min(self.output.columns() - chunk * CHUNK);
         out.resize(block.rows() * CHUNK, 0.0);
         for panel in 0..columns.div_ceil(PANEL) {
-            let (b, width) = (
-                self.output.panel(chunk * CHUNK / PANEL + panel),
-                PANEL.min(columns - panel * PANEL),
-            );
+            let (b, width) = (self.output.panel(chunk * CHUNK / PANEL + panel), PANEL.min(columns - panel * PANEL));
             for (row, height) in heights(block.rows()) {
-                let tile = Tile {
-                    a: block.tile(row, height),
-                    height,
-                    b,
-                    width,
-                    accumulate: false,
-                };
+                let tile = Tile { a: block.tile(row, height), height, b, width, accumulate: false };
                 tile.run_in(&mut out[row * CHUNK + panel * PANEL..], CHUNK);
             }
         }
@@ -115,49 +90,34 @@ impl Vocab<'_> {
         let blocks = self.blocks();
         let size = blocks.first().map_or(1, PackedRows::rows);
         let chunks = self.chunks();
-        let groups = (8 * rayon::current_num_threads())
-            .div_ceil(blocks.len().max(1))
-            .min(chunks);
+        let groups = (8 * rayon::current_num_threads()).div_ceil(blocks.len().max(1)).min(chunks);
         let parts: Vec<Vec<Part>> = (0..blocks.len() * groups)
             .into_par_iter()
             .map(|task| {
                 let (b, g) = (task / groups, task % groups);
                 let targets = &self.targets[b * size..b * size + blocks[b].rows()];
-                self.parts(
-                    &blocks[b],
-                    targets,
-                    g * chunks / groups..(g + 1) * chunks / groups,
-                )
+                self.parts(&blocks[b], targets, g * chunks / groups..(g + 1) * chunks / groups)
             })
             .collect();
         (0..self.rows())
             .map(|row| {
                 let (b, local, rows) = (row / size, row % size, blocks[row / size].rows());
-                let of_row = parts[b * groups..(b + 1) * groups]
-                    .iter()
-                    .flat_map(|p| p.iter().skip(local).step_by(rows));
+                let of_row =
+                    parts[b * groups..(b + 1) * groups].iter().flat_map(|p| p.iter().skip(local).step_by(rows));
                 combine(of_row)
             })
             .collect()
     }
 
     /// For each chunk, one part a row of the block.
-    fn parts(
-        &self,
-        block: &PackedRows,
-        targets: &[u32],
-        chunks: std::ops::Range<usize>,
-    ) -> Vec<Part> {
+    fn parts(&self, block: &PackedRows, targets: &[u32], chunks: std::ops::Range<usize>) -> Vec<Part> {
         let mut logits = Vec::new();
         let mut parts = Vec::with_capacity(chunks.len() * block.rows());
         for chunk in chunks {
             let columns = self.logits(block, chunk, &mut logits);
             for (z, target) in logits.chunks_exact(CHUNK).zip(targets) {
                 let (most, sum) = log_sum_exp(&z[..columns]);
-                let picked = (*target as usize)
-                    .checked_sub(chunk * CHUNK)
-                    .filter(|t| *t < columns)
-                    .map(|t| z[t]);
+                let picked = (*target as usize).checked_sub(chunk * CHUNK).filter(|t| *t < columns).map(|t| z[t]);
                 parts.push(Part { most, sum, picked });
             }
         }
@@ -165,22 +125,12 @@ impl Vocab<'_> {
     }
 
     /// Turns the logits of a chunk into d / d logit: (onehot - softmax) d_logp / temperature.
-    fn coefficients(
-        &self,
-        first_row: usize,
-        chunk: usize,
-        d_logp: &[f32],
-        lse: &[(f32, f32)],
-        logits: &mut [f32],
-    ) {
+    fn coefficients(&self, first_row: usize, chunk: usize, d_logp: &[f32], lse: &[(f32, f32)], logits: &mut [f32]) {
         for (r, z) in logits.chunks_exact_mut(CHUNK).enumerate() {
             let row = first_row + r;
             let d = d_logp[row] * self.inverse_temperature;
             softmax_gradient(z, lse[row].0, d);
-            if let Some(t) = (self.targets[row] as usize)
-                .checked_sub(chunk * CHUNK)
-                .filter(|t| *t < CHUNK)
-            {
+            if let Some(t) = (self.targets[row] as usize).checked_sub(chunk * CHUNK).filter(|t| *t < CHUNK) {
                 z[t] += d;
             }
         }
@@ -197,14 +147,8 @@ struct Part {
 
 /// (log sum exp, picked logit) from the parts of one row in chunk order.
 fn combine<'a>(parts: impl Iterator<Item = &'a Part> + Clone) -> (f32, f32) {
-    let most = parts
-        .clone()
-        .map(|p| p.most)
-        .fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = parts
-        .clone()
-        .map(|p| f64::from(p.sum) * f64::from(p.most - most).exp())
-        .sum();
+    let most = parts.clone().map(|p| p.most).fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = parts.clone().map(|p| f64::from(p.sum) * f64::from(p.most - most).exp()).sum();
     let picked = parts.clone().find_map(|p| p.picked).unwrap_or(f32::NAN);
     ((f64::from(most) + sum.ln()) as f32, picked)
 }
@@ -217,27 +161,20 @@ fn log_sum_exp_body<const FMA: bool>(z: &[f32]) -> (f32, f32) {
     let rest = chunks.remainder();
     for chunk in chunks.clone() {
         for l in 0..LANES {
-            lanes[l] = if lanes[l] > chunk[l] {
-                lanes[l]
-            } else {
-                chunk[l]
-            };
+            lanes[l] = if lanes[l] > chunk[l] { lanes[l] } else { chunk[l] };
         }
     }
-    let most = lanes
-        .iter()
-        .chain(rest)
-        .fold(f32::NEG_INFINITY, |a, b| if a > *b { a } else { *b });
+    let most = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| if a > *b { a } else { *b });
+    if most == f32::NEG_INFINITY {
+        return (most, 0.0);
+    }
     let mut sums = [0f32; LANES];
     for chunk in chunks {
         for l in 0..LANES {
             sums[l] += exp::<FMA>(chunk[l] - most);
         }
     }
-    (
-        most,
-        fold(sums) + rest.iter().map(|z| exp::<FMA>(z - most)).sum::<f32>(),
-    )
+    (most, fold(sums) + rest.iter().map(|z| exp::<FMA>(z - most)).sum::<f32>())
 }
 vectorized! {
     /// Largest value and sum of the exponentials less it.
@@ -266,11 +203,7 @@ vectorized! {
 /// log softmax(hidden·Uᵀ / temperature)\[target\] in nats for each row.
 pub fn token_logps(vocab: Vocab) -> Vec<f32> {
     vocab.check();
-    vocab
-        .normalizers()
-        .into_iter()
-        .map(|(lse, picked)| picked - lse)
-        .collect()
+    vocab.normalizers().into_iter().map(|(lse, picked)| picked - lse).collect()
 }
 
 /// Adds the gradients of sum(d_logp · [`token_logps`]). Logits are computed again, twice (three
@@ -287,101 +220,61 @@ pub fn token_logps_backward(vocab: Vocab, d_logp: &[f32], grads: VocabGrads) {
     let blocks = vocab.blocks();
     let size = blocks[0].rows();
     let out = grads.d_hidden.par_chunks_mut(size * vocab.width());
-    blocks
-        .par_iter()
-        .zip(out)
-        .enumerate()
-        .for_each(|(b, (block, out))| {
-            let (mut logits, mut left) = (Vec::new(), PackedRows::strided(&[], 0, 1, 0, 0));
-            for chunk in 0..vocab.chunks() {
-                let columns = vocab.logits(block, chunk, &mut logits);
-                vocab.coefficients(b * size, chunk, d_logp, &lse, &mut logits);
-                left.fill(&logits, CHUNK, 1, block.rows(), columns);
-                let depth = chunk * CHUNK * PANEL..(chunk * CHUNK + columns) * PANEL;
-                for panel in 0..vocab.width().div_ceil(PANEL) {
-                    let (b, width) = (
-                        &grads.output.panel(panel)[depth.clone()],
-                        PANEL.min(vocab.width() - panel * PANEL),
-                    );
-                    for (row, height) in heights(block.rows()) {
-                        let tile = Tile {
-                            a: left.tile(row, height),
-                            height,
-                            b,
-                            width,
-                            accumulate: true,
-                        };
-                        tile.run_in(
-                            &mut out[row * vocab.width() + panel * PANEL..],
-                            vocab.width(),
-                        );
-                    }
+    blocks.par_iter().zip(out).enumerate().for_each(|(b, (block, out))| {
+        let (mut logits, mut left) = (Vec::new(), PackedRows::strided(&[], 0, 1, 0, 0));
+        for chunk in 0..vocab.chunks() {
+            let columns = vocab.logits(block, chunk, &mut logits);
+            vocab.coefficients(b * size, chunk, d_logp, &lse, &mut logits);
+            left.fill(&logits, CHUNK, 1, block.rows(), columns);
+            let depth = chunk * CHUNK * PANEL..(chunk * CHUNK + columns) * PANEL;
+            for panel in 0..vocab.width().div_ceil(PANEL) {
+                let (b, width) = (&grads.output.panel(panel)[depth.clone()], PANEL.min(vocab.width() - panel * PANEL));
+                for (row, height) in heights(block.rows()) {
+                    let tile = Tile { a: left.tile(row, height), height, b, width, accumulate: true };
+                    tile.run_in(&mut out[row * vocab.width() + panel * PANEL..], vocab.width());
                 }
             }
-        });
+        }
+    });
     if let Some(d_output) = grads.d_output {
         output_gradient(vocab, d_logp, &lse, &blocks, d_output);
     }
 }
 
 /// dU += Gᵀ·hidden, a chunk of the vocabulary at a time, rows in order.
-fn output_gradient(
-    vocab: Vocab,
-    d_logp: &[f32],
-    lse: &[(f32, f32)],
-    blocks: &[PackedRows],
-    d_output: &mut [f32],
-) {
+fn output_gradient(vocab: Vocab, d_logp: &[f32], lse: &[(f32, f32)], blocks: &[PackedRows], d_output: &mut [f32]) {
     let (rows, width, size) = (vocab.rows(), vocab.width(), blocks[0].rows());
     let hidden = PackedWeight::plain(vocab.hidden, rows, width);
-    d_output
-        .par_chunks_mut(CHUNK * width)
-        .enumerate()
-        .for_each(|(chunk, out)| {
-            let (mut logits, mut left) = (Vec::new(), PackedRows::strided(&[], 0, 1, 0, 0));
-            for (b, block) in blocks.iter().enumerate() {
-                let columns = vocab.logits(block, chunk, &mut logits);
-                vocab.coefficients(b * size, chunk, d_logp, lse, &mut logits);
-                left.fill(&logits, 1, CHUNK, columns, block.rows());
-                let depth = b * size * PANEL..(b * size + block.rows()) * PANEL;
-                for panel in 0..width.div_ceil(PANEL) {
-                    let (b, used) = (
-                        &hidden.panel(panel)[depth.clone()],
-                        PANEL.min(width - panel * PANEL),
-                    );
-                    for (row, height) in heights(columns) {
-                        let tile = Tile {
-                            a: left.tile(row, height),
-                            height,
-                            b,
-                            width: used,
-                            accumulate: true,
-                        };
-                        tile.run_in(&mut out[row * width + panel * PANEL..], width);
-                    }
+    d_output.par_chunks_mut(CHUNK * width).enumerate().for_each(|(chunk, out)| {
+        let (mut logits, mut left) = (Vec::new(), PackedRows::strided(&[], 0, 1, 0, 0));
+        for (b, block) in blocks.iter().enumerate() {
+            let columns = vocab.logits(block, chunk, &mut logits);
+            vocab.coefficients(b * size, chunk, d_logp, lse, &mut logits);
+            left.fill(&logits, 1, CHUNK, columns, block.rows());
+            let depth = b * size * PANEL..(b * size + block.rows()) * PANEL;
+            for panel in 0..width.div_ceil(PANEL) {
+                let (b, used) = (&hidden.panel(panel)[depth.clone()], PANEL.min(width - panel * PANEL));
+                for (row, height) in heights(columns) {
+                    let tile = Tile { a: left.tile(row, height), height, b, width: used, accumulate: true };
+                    tile.run_in(&mut out[row * width + panel * PANEL..], width);
                 }
             }
-        });
+        }
+    });
 }
 
 /// table[ids[r]] += rows[r] in row order: the gradient of an embedding. Columns are cut between
 /// threads.
 pub fn add_rows_by_id(rows: &[f32], ids: &[u32], width: usize, table: &mut [f32]) {
     assert_eq!(rows.len(), ids.len() * width);
-    assert!(
-        ids.iter()
-            .all(|id| (*id as usize + 1) * width <= table.len()),
-        "id outside the table"
-    );
+    assert!(ids.iter().all(|id| (*id as usize + 1) * width <= table.len()), "id outside the table");
     let parts = rayon::current_num_threads().min(width);
     let table = Shared::new(table);
     (0..parts).into_par_iter().for_each(|part| {
         let (from, to) = (part * width / parts, (part + 1) * width / parts);
         for (row, id) in rows.chunks_exact(width).zip(ids) {
             // SAFETY: the ids are in range, and this task alone has these columns.
-            let slots = unsafe {
-                std::slice::from_raw_parts_mut(table.at(*id as usize * width + from), to - from)
-            };
+            let slots = unsafe { std::slice::from_raw_parts_mut(table.at(*id as usize * width + from), to - from) };
             axpy(1.0, &row[from..to], slots);
         }
     });
@@ -393,20 +286,10 @@ pub fn log_normalizer(logits: &[f32]) -> (f32, f64) {
         .chunks(CHUNK)
         .map(|z| {
             let (most, sum) = log_sum_exp(z);
-            Part {
-                most,
-                sum,
-                picked: None,
-            }
+            Part { most, sum, picked: None }
         })
         .collect();
-    let most = parts
-        .iter()
-        .map(|p| p.most)
-        .fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = parts
-        .iter()
-        .map(|p| f64::from(p.sum) * f64::from(p.most - most).exp())
-        .sum();
+    let most = parts.iter().map(|p| p.most).fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = parts.iter().map(|p| f64::from(p.sum) * f64::from(p.most - most).exp()).sum();
     (most, sum.ln())
 }

@@ -29,37 +29,33 @@ pub fn attention_backward(
     assert!(k.len() == v.len() && k.len() == dk.len() && k.len() == dv.len());
     let spans = Span::whole(offsets);
     let (dq, dk, dv) = (Shared::new(dq), Shared::new(dk), Shared::new(dv));
-    (0..spans.len() * shape.kv_heads)
-        .into_par_iter()
-        .for_each(|task| {
-            let (span, kv_head) = (&spans[task / shape.kv_heads], task % shape.kv_heads);
-            let mut work = Work::new(shape, span, kv_head, k, v);
-            for head in (0..shape.group()).map(|h| kv_head * shape.group() + h) {
-                for first in (0..span.rows.len()).step_by(PANEL) {
-                    let queries = first..(first + PANEL).min(span.rows.len());
-                    work.block(shape, span, head, queries.clone(), q, d_out);
-                    for (lane, i) in queries.enumerate() {
-                        let row = span.rows.start + i;
-                        // SAFETY: this task alone has this row's values of this head.
-                        let out = unsafe {
-                            slice(dq, row * shape.q_width() + head * shape.dim, shape.dim)
-                        };
-                        for (out, dims) in out.iter_mut().zip(work.d_queries.chunks_exact(PANEL)) {
-                            *out = dims[lane];
-                        }
+    (0..spans.len() * shape.kv_heads).into_par_iter().for_each(|task| {
+        let (span, kv_head) = (&spans[task / shape.kv_heads], task % shape.kv_heads);
+        let mut work = Work::new(shape, span, kv_head, k, v);
+        for head in (0..shape.group()).map(|h| kv_head * shape.group() + h) {
+            for first in (0..span.rows.len()).step_by(PANEL) {
+                let queries = first..(first + PANEL).min(span.rows.len());
+                work.block(shape, span, head, queries.clone(), q, d_out);
+                for (lane, i) in queries.enumerate() {
+                    let row = span.rows.start + i;
+                    // SAFETY: this task alone has this row's values of this head.
+                    let out = unsafe { slice(dq, row * shape.q_width() + head * shape.dim, shape.dim) };
+                    for (out, dims) in out.iter_mut().zip(work.d_queries.chunks_exact(PANEL)) {
+                        *out = dims[lane];
                     }
                 }
             }
-            for (i, row) in span.rows.clone().enumerate() {
-                let (from, to) = (i * shape.dim, (i + 1) * shape.dim);
-                let at = row * shape.kv_width() + kv_head * shape.dim;
-                // SAFETY: this task alone has this row's values of this key head.
-                unsafe {
-                    slice(dk, at, shape.dim).copy_from_slice(&work.d_keys[from..to]);
-                    slice(dv, at, shape.dim).copy_from_slice(&work.d_values[from..to]);
-                }
+        }
+        for (i, row) in span.rows.clone().enumerate() {
+            let (from, to) = (i * shape.dim, (i + 1) * shape.dim);
+            let at = row * shape.kv_width() + kv_head * shape.dim;
+            // SAFETY: this task alone has this row's values of this key head.
+            unsafe {
+                slice(dk, at, shape.dim).copy_from_slice(&work.d_keys[from..to]);
+                slice(dv, at, shape.dim).copy_from_slice(&work.d_values[from..to]);
             }
-        });
+        }
+    });
 }
 
 /// # Safety
@@ -93,11 +89,7 @@ struct Work {
 
 impl Work {
     fn new(shape: Heads, span: &Span, kv_head: usize, k: &[f32], v: &[f32]) -> Self {
-        let offsets: Vec<usize> = span
-            .rows
-            .clone()
-            .map(|row| row * shape.kv_width() + kv_head * shape.dim)
-            .collect();
+        let offsets: Vec<usize> = span.rows.clone().map(|row| row * shape.kv_width() + kv_head * shape.dim).collect();
         let zeros = || vec![0.0; offsets.len() * shape.dim];
         Self {
             keys: PackedRows::gathered(k, &offsets, shape.dim),
@@ -114,64 +106,18 @@ impl Work {
         }
     }
 
-    fn block(
-        &mut self,
-        shape: Heads,
-        span: &Span,
-        head: usize,
-        queries: Range<usize>,
-        q: &[f32],
-        d_out: &[f32],
-    ) {
-        let limit = self
-            .block
-            .weights(shape, span, head, queries.clone(), q, &self.keys);
+    fn block(&mut self, shape: Heads, span: &Span, head: usize, queries: Range<usize>, q: &[f32], d_out: &[f32]) {
+        let limit = self.block.weights(shape, span, head, queries.clone(), q, &self.keys);
         let rows = span.rows.start + queries.start..span.rows.start + queries.end;
         let columns = head * shape.dim..(head + 1) * shape.dim;
-        gather_panel(
-            d_out,
-            rows.clone(),
-            shape.q_width(),
-            columns.clone(),
-            1.0,
-            &mut self.d_out,
-        );
+        gather_panel(d_out, rows.clone(), shape.q_width(), columns.clone(), 1.0, &mut self.d_out);
         score_tiles(&self.values, limit, &self.d_out, &mut self.d_scores);
         let weights = &mut self.block.scores[..limit * PANEL];
-        d_softmax(
-            weights,
-            &mut self.d_scores[..limit * PANEL],
-            &self.block.sums,
-            shape.scale(),
-        );
-        left_product(
-            &self.keys_transposed,
-            limit,
-            &self.d_scores,
-            &mut self.d_queries,
-        );
-        let source = |x| Source {
-            x,
-            rows: rows.clone(),
-            stride: shape.q_width(),
-            columns: columns.clone(),
-        };
-        add_query_sums(
-            &self.d_scores,
-            limit,
-            source(q),
-            &mut self.left,
-            &mut self.right,
-            &mut self.d_keys,
-        );
-        add_query_sums(
-            &self.block.scores,
-            limit,
-            source(d_out),
-            &mut self.left,
-            &mut self.right,
-            &mut self.d_values,
-        );
+        d_softmax(weights, &mut self.d_scores[..limit * PANEL], &self.block.sums, shape.scale());
+        left_product(&self.keys_transposed, limit, &self.d_scores, &mut self.d_queries);
+        let source = |x| Source { x, rows: rows.clone(), stride: shape.q_width(), columns: columns.clone() };
+        add_query_sums(&self.d_scores, limit, source(q), &mut self.left, &mut self.right, &mut self.d_keys);
+        add_query_sums(&self.block.scores, limit, source(d_out), &mut self.left, &mut self.right, &mut self.d_values);
     }
 }
 
@@ -203,25 +149,14 @@ fn add_query_sums(
             slots[..width].copy_from_slice(&source.x[at..at + width]);
         }
         for (row, height) in heights(limit) {
-            let tile = Tile {
-                a: left.tile(row, height),
-                height,
-                b: right,
-                width,
-                accumulate: true,
-            };
+            let tile = Tile { a: left.tile(row, height), height, b: right, width, accumulate: true };
             tile.run_in(&mut out[row * dim + from..], dim);
         }
     }
 }
 
 #[inline(always)]
-fn d_softmax_body<const FMA: bool>(
-    weights: &mut [f32],
-    d: &mut [f32],
-    sums: &[f32; PANEL],
-    scale: f32,
-) {
+fn d_softmax_body<const FMA: bool>(weights: &mut [f32], d: &mut [f32], sums: &[f32; PANEL], scale: f32) {
     let mut inverse = [0f32; PANEL];
     for l in 0..PANEL {
         inverse[l] = 1.0 / sums[l];

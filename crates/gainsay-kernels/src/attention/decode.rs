@@ -27,27 +27,14 @@ const GROUP: usize = 4;
 
 /// out = softmax(q·kᵀ / sqrt(dim))·v for one query over all keys of `segments` in order; `q` and
 /// `out` are `[heads * dim]`. A query's bits depend on no other query.
-pub fn decode_attention(
-    shape: Heads,
-    q: &[f32],
-    segments: &[KvSegment],
-    scratch: &mut Vec<f32>,
-    out: &mut [f32],
-) {
+pub fn decode_attention(shape: Heads, q: &[f32], segments: &[KvSegment], scratch: &mut Vec<f32>, out: &mut [f32]) {
     let group = shape.group();
     for kv_head in 0..shape.kv_heads {
         for first in (0..group).step_by(GROUP) {
             let count = GROUP.min(group - first);
             let from = (kv_head * group + first) * shape.dim;
             let span = from..from + count * shape.dim;
-            heads(
-                shape,
-                kv_head,
-                &q[span.clone()],
-                segments,
-                scratch,
-                &mut out[span],
-            );
+            heads(shape, kv_head, &q[span.clone()], segments, scratch, &mut out[span]);
         }
     }
 }
@@ -96,8 +83,7 @@ fn heads_of<const G: usize, const FMA: bool>(
     scratch.resize(G * width, f32::NEG_INFINITY);
     let mut at = 0;
     for segment in segments {
-        let keys =
-            &segment.keys[kv_head * dim * segment.capacity..(kv_head + 1) * dim * segment.capacity];
+        let keys = &segment.keys[kv_head * dim * segment.capacity..(kv_head + 1) * dim * segment.capacity];
         for from in (0..segment.len).step_by(LANES) {
             let mut sums = [[0f32; LANES]; G];
             for (d, row) in keys.chunks_exact(segment.capacity).enumerate() {
@@ -112,16 +98,12 @@ fn heads_of<const G: usize, const FMA: bool>(
             let used = LANES.min(segment.len - from);
             for (g, sums) in sums.iter().enumerate() {
                 let slots = &mut scratch[g * width + at + from..][..used];
-                slots
-                    .iter_mut()
-                    .zip(sums)
-                    .for_each(|(slot, sum)| *slot = sum * shape.scale());
+                slots.iter_mut().zip(sums).for_each(|(slot, sum)| *slot = sum * shape.scale());
             }
         }
         at += segment.len.next_multiple_of(LANES);
     }
-    let inverse: [f32; G] =
-        std::array::from_fn(|g| softmax::<FMA>(&mut scratch[g * width..(g + 1) * width]));
+    let inverse: [f32; G] = std::array::from_fn(|g| softmax::<FMA>(&mut scratch[g * width..(g + 1) * width]));
     out.fill(0.0);
     at = 0;
     for segment in segments {
@@ -148,16 +130,10 @@ fn softmax<const FMA: bool>(scores: &mut [f32]) -> f32 {
     let mut most = [f32::NEG_INFINITY; LANES];
     for chunk in scores.chunks_exact(LANES) {
         for l in 0..LANES {
-            most[l] = if most[l] > chunk[l] {
-                most[l]
-            } else {
-                chunk[l]
-            };
+            most[l] = if most[l] > chunk[l] { most[l] } else { chunk[l] };
         }
     }
-    let most = most
-        .into_iter()
-        .fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
+    let most = most.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
     let mut sums = [0f32; LANES];
     for chunk in scores.chunks_exact_mut(LANES) {
         for l in 0..LANES {

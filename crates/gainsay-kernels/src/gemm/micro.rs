@@ -57,15 +57,9 @@ unsafe fn portable(t: Tile, c: *mut f32, stride: usize) {
         for column in (0..t.width).step_by(SMALL.1) {
             let (rows, width) = (SMALL.0.min(t.height - row), SMALL.1.min(t.width - column));
             let mut sums = [[0f32; SMALL.1]; SMALL.0];
-            for (r, sums) in sums
-                .iter_mut()
-                .enumerate()
-                .take(rows * usize::from(t.accumulate))
-            {
+            for (r, sums) in sums.iter_mut().enumerate().take(rows * usize::from(t.accumulate)) {
                 // SAFETY: row + r < height and column + width <= t.width.
-                let c = unsafe {
-                    std::slice::from_raw_parts(c.add((row + r) * stride + column), width)
-                };
+                let c = unsafe { std::slice::from_raw_parts(c.add((row + r) * stride + column), width) };
                 sums[..width].copy_from_slice(c);
             }
             for (a, b) in t.a.chunks_exact(t.height).zip(t.b.chunks_exact(PANEL)) {
@@ -79,9 +73,7 @@ unsafe fn portable(t: Tile, c: *mut f32, stride: usize) {
             }
             for (r, sums) in sums.iter().enumerate().take(rows) {
                 // SAFETY: as above.
-                let c = unsafe {
-                    std::slice::from_raw_parts_mut(c.add((row + r) * stride + column), width)
-                };
+                let c = unsafe { std::slice::from_raw_parts_mut(c.add((row + r) * stride + column), width) };
                 c.copy_from_slice(&sums[..width]);
             }
         }
@@ -173,9 +165,7 @@ mod x86 {
             for part in 0..parts {
                 let (from, to) = (part * t.height / parts, (part + 1) * t.height / parts);
                 // SAFETY: the caller's promises, for a part of the tile.
-                unsafe {
-                    by_height!(to - from, avx2_rows::<2>(t, from, column, c, stride), 1 2 3 4 5)
-                }
+                unsafe { by_height!(to - from, avx2_rows::<2>(t, from, column, c, stride), 1 2 3 4 5) }
             }
         }
     }
@@ -198,9 +188,7 @@ mod x86 {
         if t.accumulate {
             for (r, edge) in edge.iter_mut().enumerate() {
                 // SAFETY: `width` values of the row.
-                let c = unsafe {
-                    std::slice::from_raw_parts(c.add((from + r) * stride + column), width)
-                };
+                let c = unsafe { std::slice::from_raw_parts(c.add((from + r) * stride + column), width) };
                 edge[..width].copy_from_slice(c);
                 for (v, sum) in sums[r].iter_mut().enumerate() {
                     // SAFETY: 16 values.
@@ -234,9 +222,7 @@ mod x86 {
                 unsafe { _mm256_storeu_ps(edge[r].as_mut_ptr().add(8 * v), *sum) };
             }
             // SAFETY: `width` values of the row.
-            let c = unsafe {
-                std::slice::from_raw_parts_mut(c.add((from + r) * stride + column), width)
-            };
+            let c = unsafe { std::slice::from_raw_parts_mut(c.add((from + r) * stride + column), width) };
             c.copy_from_slice(&edge[r][..width]);
         }
     }

@@ -25,9 +25,7 @@ impl PackedWeight {
         assert_eq!(w.len(), n * k, "weight is not [{n}, {k}]");
         let mut data = vec![0.0; n.div_ceil(PANEL) * PANEL * k];
         let size = (PANEL * k).max(1);
-        data.par_chunks_mut(size)
-            .zip(w.par_chunks(size))
-            .for_each(|(panel, rows)| transpose(rows, k, panel));
+        data.par_chunks_mut(size).zip(w.par_chunks(size)).for_each(|(panel, rows)| transpose(rows, k, panel));
         Self { n, k, data }
     }
 
@@ -35,14 +33,12 @@ impl PackedWeight {
     pub fn plain(w: &[f32], k: usize, n: usize) -> Self {
         assert_eq!(w.len(), n * k, "weight is not [{k}, {n}]");
         let mut data = vec![0.0; n.div_ceil(PANEL) * PANEL * k];
-        data.par_chunks_mut((PANEL * k).max(1))
-            .enumerate()
-            .for_each(|(p, panel)| {
-                let width = PANEL.min(n - p * PANEL);
-                for (slots, row) in panel.chunks_exact_mut(PANEL).zip(w.chunks_exact(n)) {
-                    slots[..width].copy_from_slice(&row[p * PANEL..p * PANEL + width]);
-                }
-            });
+        data.par_chunks_mut((PANEL * k).max(1)).enumerate().for_each(|(p, panel)| {
+            let width = PANEL.min(n - p * PANEL);
+            for (slots, row) in panel.chunks_exact_mut(PANEL).zip(w.chunks_exact(n)) {
+                slots[..width].copy_from_slice(&row[p * PANEL..p * PANEL + width]);
+            }
+        });
         Self { n, k, data }
     }
 
@@ -99,11 +95,7 @@ impl PackedRows {
 
     /// Packs `rows` rows of `k` values; value d of row r is `a[r * row_stride + d * step]`.
     pub fn strided(a: &[f32], row_stride: usize, step: usize, rows: usize, k: usize) -> Self {
-        let mut packed = Self {
-            rows,
-            k,
-            data: Vec::new(),
-        };
+        let mut packed = Self { rows, k, data: Vec::new() };
         packed.fill(a, row_stride, step, rows, k);
         packed
     }
@@ -121,11 +113,7 @@ impl PackedRows {
             } else {
                 for r in 0..height {
                     let row = a[(first + r) * row_stride..].iter().step_by(step);
-                    tile.iter_mut()
-                        .skip(r)
-                        .step_by(height)
-                        .zip(row)
-                        .for_each(|(slot, value)| *slot = *value);
+                    tile.iter_mut().skip(r).step_by(height).zip(row).for_each(|(slot, value)| *slot = *value);
                 }
             }
         }
@@ -138,18 +126,10 @@ impl PackedRows {
             let tile = &mut data[first * k..(first + height) * k];
             for (r, from) in offsets[first..first + height].iter().enumerate() {
                 let row = &a[*from..from + k];
-                tile.iter_mut()
-                    .skip(r)
-                    .step_by(height)
-                    .zip(row)
-                    .for_each(|(slot, value)| *slot = *value);
+                tile.iter_mut().skip(r).step_by(height).zip(row).for_each(|(slot, value)| *slot = *value);
             }
         }
-        Self {
-            rows: offsets.len(),
-            k,
-            data,
-        }
+        Self { rows: offsets.len(), k, data }
     }
 
     /// Packs the transpose of the rows of `width` values that start at `offsets`: `width` rows of
@@ -163,11 +143,7 @@ impl PackedRows {
                 slots.copy_from_slice(&a[from + first..from + first + height]);
             }
         }
-        Self {
-            rows: width,
-            k,
-            data,
-        }
+        Self { rows: width, k, data }
     }
 
     /// Number of rows.

@@ -1,19 +1,7 @@
 //! Products against f64 sums.
 
+use crate::common::noise;
 use gainsay_kernels::gemm::{Left, PackedWeight, matmul};
-
-/// Deterministic values in [-1, 1).
-fn noise(n: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    (0..n)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        })
-        .collect()
-}
 
 const SHAPES: [(usize, usize, usize); 12] = [
     (1, 1, 1),
@@ -37,31 +25,22 @@ fn products_match_f64_sums() {
         let a_columns: Vec<f32> = (0..k * m).map(|i| a[(i % m) * k + i / m]).collect();
         let w_plain: Vec<f32> = (0..k * n).map(|i| w[(i % n) * k + i / n]).collect();
         let before = noise(m * n, 3);
-        for (b, name) in [
-            (PackedWeight::transposed(&w, n, k), "transposed"),
-            (PackedWeight::plain(&w_plain, k, n), "plain"),
-        ] {
+        for (b, name) in
+            [(PackedWeight::transposed(&w, n, k), "transposed"), (PackedWeight::plain(&w_plain, k, n), "plain")]
+        {
             for (left, layout) in [(&a, Left::Rows), (&a_columns, Left::Columns)] {
                 for accumulate in [false, true] {
                     let mut c = before.clone();
                     matmul(m, left, layout, &b, &mut c, accumulate);
                     for i in 0..m * n {
                         let (r, j) = (i / n, i % n);
-                        let start = if accumulate {
-                            f64::from(before[i])
-                        } else {
-                            0.0
-                        };
-                        let terms =
-                            (0..k).map(|d| f64::from(a[r * k + d]) * f64::from(w[j * k + d]));
+                        let start = if accumulate { f64::from(before[i]) } else { 0.0 };
+                        let terms = (0..k).map(|d| f64::from(a[r * k + d]) * f64::from(w[j * k + d]));
                         let expected = start + terms.clone().sum::<f64>();
                         let size = 1.0 + terms.map(f64::abs).sum::<f64>();
                         let bound = size * (k as f64).sqrt() * 6e-8 + 1e-7;
                         let error = (f64::from(c[i]) - expected).abs();
-                        assert!(
-                            error < bound,
-                            "{m}x{n}x{k} {name} {layout:?} {accumulate} at {r},{j}: {error}"
-                        );
+                        assert!(error < bound, "{m}x{n}x{k} {name} {layout:?} {accumulate} at {r},{j}: {error}");
                     }
                 }
             }
@@ -78,20 +57,8 @@ fn a_row_has_the_same_bits_in_every_batch() {
     matmul(300, &a, Left::Rows, &b, &mut whole, false);
     for (from, rows) in [(0, 1), (7, 1), (3, 13), (100, 15), (41, 64), (299, 1)] {
         let mut part = vec![0.0; rows * n];
-        matmul(
-            rows,
-            &a[from * k..(from + rows) * k],
-            Left::Rows,
-            &b,
-            &mut part,
-            false,
-        );
-        assert_eq!(
-            part,
-            whole[from * n..(from + rows) * n],
-            "rows {from}..{}",
-            from + rows
-        );
+        matmul(rows, &a[from * k..(from + rows) * k], Left::Rows, &b, &mut part, false);
+        assert_eq!(part, whole[from * n..(from + rows) * n], "rows {from}..{}", from + rows);
     }
 }
 
@@ -103,14 +70,7 @@ fn empty_extents() {
     assert_eq!(c, [5.0; 6]);
     matmul(2, &[], Left::Rows, &b, &mut c, false);
     assert_eq!(c, [0.0; 6]);
-    matmul(
-        0,
-        &[],
-        Left::Rows,
-        &PackedWeight::transposed(&[1.0], 1, 1),
-        &mut [],
-        false,
-    );
+    matmul(0, &[], Left::Rows, &PackedWeight::transposed(&[1.0], 1, 1), &mut [], false);
 }
 
 #[test]

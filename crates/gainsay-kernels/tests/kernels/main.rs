@@ -1,0 +1,7 @@
+//! Every kernel against a simple f64 reference, over odd shapes and extreme values.
+
+mod attention;
+mod common;
+mod gemm;
+mod rows;
+mod vocab;

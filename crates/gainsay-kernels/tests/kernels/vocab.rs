@@ -1,0 +1,82 @@
+//! The fused vocabulary product against f64 log-softmax.
+
+use crate::common::{close, noise, slopes, wide};
+use gainsay_kernels::gemm::PackedWeight;
+use gainsay_kernels::vocab::{Vocab, VocabGrads, exp_scaled, log_normalizer, token_logps, token_logps_backward};
+
+fn reference(hidden: &[f64], output: &[f64], targets: &[u32], temperature: f64) -> Vec<f64> {
+    let width = hidden.len() / targets.len();
+    let row = |(h, target): (&[f64], &u32)| {
+        let logit = |u: &[f64]| h.iter().zip(u).map(|(h, u)| h * u).sum::<f64>() / temperature;
+        let logits: Vec<f64> = output.chunks(width).map(logit).collect();
+        let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        logits[*target as usize] - most - logits.iter().map(|z| (z - most).exp()).sum::<f64>().ln()
+    };
+    hidden.chunks(width).zip(targets).map(row).collect()
+}
+
+fn targets(rows: usize, vocab: usize) -> Vec<u32> {
+    (0..rows).map(|r| ((r * 7919 + vocab - 1) % vocab) as u32).collect()
+}
+
+#[test]
+fn log_probs_match_the_reference() {
+    for (rows, vocab, width) in [(1, 1, 1), (3, 256, 9), (20, 257, 40), (150, 1000, 33), (5, 700, 8)] {
+        for (temperature, size) in [(1.0, 1.0), (0.7, 1.0), (1.3, 60.0)] {
+            let hidden: Vec<f32> = noise(rows * width, 1).iter().map(|x| x * size).collect();
+            let output = noise(vocab * width, 2);
+            let targets = targets(rows, vocab);
+            let packed = PackedWeight::transposed(&output, vocab, width);
+            let vocab_of =
+                Vocab { hidden: &hidden, output: &packed, targets: &targets, inverse_temperature: 1.0 / temperature };
+            let expected = reference(&wide(&hidden), &wide(&output), &targets, f64::from(temperature));
+            close("logp", &token_logps(vocab_of), &expected, 2e-6 * f64::from(size));
+        }
+    }
+}
+
+#[test]
+fn gradients_match_central_differences() {
+    for (rows, vocab, width) in [(1, 1, 2), (3, 17, 9), (20, 300, 5), (33, 40, 33)] {
+        let (hidden, output, d_logp) = (noise(rows * width, 1), noise(vocab * width, 2), noise(rows, 3));
+        let targets = targets(rows, vocab);
+        let (packed, plain) =
+            (PackedWeight::transposed(&output, vocab, width), PackedWeight::plain(&output, vocab, width));
+        let (mut dh, mut du) = (vec![0.5; hidden.len()], vec![0.25; output.len()]);
+        let vocab_of = Vocab { hidden: &hidden, output: &packed, targets: &targets, inverse_temperature: 1.0 / 0.7 };
+        let grads = VocabGrads { output: &plain, d_hidden: &mut dh, d_output: Some(&mut du) };
+        token_logps_backward(vocab_of, &d_logp, grads);
+        let temperature = 1.0 / f64::from(1.0f32 / 0.7);
+        let expected = slopes(&hidden, &d_logp, |h| reference(h, &wide(&output), &targets, temperature));
+        close("d hidden", &dh, &expected.iter().map(|d| d + 0.5).collect::<Vec<_>>(), 2e-6);
+        let expected = slopes(&output, &d_logp, |u| reference(&wide(&hidden), u, &targets, temperature));
+        close("d output", &du, &expected.iter().map(|d| d + 0.25).collect::<Vec<_>>(), 5e-6);
+        let mut frozen = vec![0.5; hidden.len()];
+        let grads = VocabGrads { output: &plain, d_hidden: &mut frozen, d_output: None };
+        token_logps_backward(vocab_of, &d_logp, grads);
+        assert_eq!(frozen, dh);
+    }
+}
+
+#[test]
+fn normalizers_of_extreme_logits() {
+    let mut logits = vec![f32::NEG_INFINITY; 600];
+    logits[599] = -1e30;
+    assert_eq!(log_normalizer(&logits), (-1e30, 0.0));
+    logits[3] = 3e38;
+    assert_eq!(log_normalizer(&logits), (3e38, 0.0));
+    let (most, log_sum) = log_normalizer(&vec![88.0; 1000]);
+    assert!(most == 88.0 && (log_sum - 1000f64.ln()).abs() < 1e-6);
+    let mut out = vec![0.0; 3];
+    exp_scaled(&[1.0, f32::NEG_INFINITY, 0.0], 1.0, 2.0, &mut out);
+    close("weights", &out, &[1.0, 0.0, (-2f64).exp()], 1e-7);
+}
+
+#[test]
+fn no_rows_are_no_work() {
+    let output = PackedWeight::transposed(&[1.0, 2.0], 2, 1);
+    let vocab = Vocab { hidden: &[], output: &output, targets: &[], inverse_temperature: 1.0 };
+    assert!(token_logps(vocab).is_empty());
+    let plain = PackedWeight::plain(&[1.0, 2.0], 2, 1);
+    token_logps_backward(vocab, &[], VocabGrads { output: &plain, d_hidden: &mut [], d_output: Some(&mut [0.0; 2]) });
+}
