@@ -99,7 +99,7 @@ pub struct ModelConfig {
 pub(crate) fn validate(config: &ModelConfig, file: &Path) -> Result<(), LmError> {
     let c = config;
     let fail = |problem: String| Err(LmError::config(file, problem));
-    if c.num_heads % c.num_kv_heads != 0 {
+    if !c.num_heads.is_multiple_of(c.num_kv_heads) {
         return fail(format!("{} query heads cannot share {} key/value heads evenly", c.num_heads, c.num_kv_heads));
     }
     if c.rotary_dim == 0 || c.rotary_dim > c.head_dim || !c.rotary_dim.is_multiple_of(2) {

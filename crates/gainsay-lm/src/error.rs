@@ -157,3 +157,23 @@ pub(crate) fn read_json(path: &Path) -> Result<serde_json::Value, LmError> {
     let bytes = std::fs::read(path).map_err(LmError::read(path))?;
     serde_json::from_slice(&bytes).map_err(|e| LmError::format(path, format!("not valid JSON: {e}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_user_can_mend_is_told_apart_from_what_failed() {
+        let file = Path::new("m/model.safetensors");
+        let read = |kind: io::ErrorKind| LmError::read(file)(kind.into());
+        let write = |kind: io::ErrorKind| LmError::write(file)(kind.into());
+        assert!(read(io::ErrorKind::PermissionDenied).is_user_error());
+        assert!(!read(io::ErrorKind::Interrupted).is_user_error());
+        assert!(write(io::ErrorKind::StorageFull).is_user_error());
+        assert!(!write(io::ErrorKind::BrokenPipe).is_user_error());
+        assert!(!LmError::Run("the loss is not finite".into()).is_user_error());
+        let error = LmError::tensor(file, "score.weight", "is missing");
+        assert!(error.is_user_error());
+        assert_eq!(error.to_string(), "m/model.safetensors: tensor `score.weight` is missing");
+    }
+}

@@ -167,7 +167,7 @@ impl<'a> Fields<'a> {
         let hidden_size = self.required("hidden_size")?;
         let num_heads = self.required("num_attention_heads")?;
         let num_kv_heads = if neox { num_heads } else { self.size("num_key_value_heads")?.unwrap_or(num_heads) };
-        if self.get("head_dim").is_none() && family != Family::Qwen3 && hidden_size % num_heads != 0 {
+        if self.get("head_dim").is_none() && family != Family::Qwen3 && !hidden_size.is_multiple_of(num_heads) {
             return Err(self.error(format!("hidden size {hidden_size} does not divide into {num_heads} heads")));
         }
         let default_head_dim = if family == Family::Qwen3 { 128 } else { hidden_size / num_heads };

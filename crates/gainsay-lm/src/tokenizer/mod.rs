@@ -37,13 +37,14 @@ pub struct Tokenizer {
     end_tokens: Vec<u32>,
     turn_end: Option<u32>,
     pad: Option<u32>,
+    vocab_size: usize,
 }
 
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokenizer")
             .field("origin", &self.origin)
-            .field("vocab_size", &self.vocab_size())
+            .field("vocab_size", &self.vocab_size)
             .field("end_tokens", &self.end_tokens)
             .field("turn_end", &self.turn_end)
             .finish_non_exhaustive()
@@ -83,8 +84,10 @@ impl Tokenizer {
         let template = template.map(|source| ChatTemplate::new(&source, &special));
         let mut end_tokens = eos;
         end_tokens.extend(special.get("eos_token").and_then(|token| inner.token_to_id(token)));
+        let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         let inner = Arc::new(inner);
-        let mut out = Self { inner, origin, template, special, leading, end_tokens, turn_end: None, pad: None };
+        let mut out =
+            Self { inner, origin, template, special, leading, end_tokens, turn_end: None, pad: None, vocab_size };
         out.turn_end = out.find_turn_end();
         out.end_tokens.extend(out.turn_end);
         out.end_tokens.sort_unstable();
@@ -219,7 +222,7 @@ impl Tokenizer {
 
     /// One more than the largest id.
     pub fn vocab_size(&self) -> usize {
-        self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
+        self.vocab_size
     }
 
     /// Writes `tokenizer.json` and `tokenizer_config.json` into `dir`, as transformers reads them.
