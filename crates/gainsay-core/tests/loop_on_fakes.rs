@@ -22,8 +22,8 @@ fn pool() -> Vec<PromptRecord> {
         let request = SampleRequest { id: id.clone(), prompt: prompt.clone(), n: 8 };
         let mut completions = policy.sample(&[request], &decoding).unwrap().remove(0);
         for completion in &mut completions {
-            let item = ScoreItem::of(&prompt, completion);
-            let (gold, reward) = (GOLD.rewards(&[item.clone()]).unwrap(), PROXY.rewards(&[item]).unwrap());
+            let item = [ScoreItem::of(&prompt, completion)];
+            let (gold, reward) = (GOLD.rewards(&item).unwrap(), PROXY.rewards(&item).unwrap());
             (completion.gold, completion.reward) = (Some(gold[0]), Some(reward[0]));
         }
         let mut record: PromptRecord = serde_json::from_str(r#"{"id":"","prompt":""}"#).unwrap();

@@ -167,7 +167,9 @@ impl SummaryBuilder {
             (None, _) => LengthUnit::Tokens,
         };
         let [mut rewards, mut logps, mut lengths] = std::mem::take(&mut self.scratch);
-        (rewards.clear(), logps.clear(), lengths.clear());
+        rewards.clear();
+        logps.clear();
+        lengths.clear();
         for completion in &record.completions {
             let (reward, logp) = (completion.reward, logp_of(completion, self.options.logp));
             let (Some(reward), Some(logp)) = (reward, logp) else { continue };
