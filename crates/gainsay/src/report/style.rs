@@ -104,11 +104,12 @@ tbody th .why,td .why{display:block;font-weight:400;font-size:.8125rem;color:var
 td .ci{display:block;font-size:.8125rem;color:var(--soft);white-space:nowrap}
 td.n{white-space:nowrap}
 tr.group th{border-bottom:0;padding-top:1.5rem;font-weight:600}
+.narrow{display:none}
 tr.sub th{font-weight:400;padding-left:1rem}
 tr.sub th,tr.sub td{padding-top:.4rem;padding-bottom:.4rem}
 tr.group+tr.sub th,tr.group+tr.sub td{padding-top:.15rem}
 tr.total th,tr.total td{font-weight:600;border-bottom:0}
-td.wide{width:38%;min-width:8rem;vertical-align:middle}
+td.wide{width:32%;min-width:8rem;vertical-align:middle}
 .stack td .ci{display:inline}
 td.text,th.text{text-align:left}
 .cell{display:block;width:100%;height:1.4rem;overflow:visible}
@@ -161,11 +162,12 @@ header{padding-top:2.5rem}section{padding-top:3rem}
 th,td{padding-left:.8rem}
 table{font-size:.875rem}
 .spread tbody,.spread thead{display:block}
-.spread tr{display:grid;grid-template-columns:repeat(var(--n),1fr);border-bottom:1px solid var(--rule);padding:.7rem 0;gap:.1rem .5rem}
+.spread tr{display:grid;grid-template-columns:repeat(var(--n),minmax(0,1fr));border-bottom:1px solid var(--rule);padding:.7rem 0;gap:.1rem .5rem}
 .spread th,.spread td{border:0;padding:0;text-align:left;white-space:normal}
 .spread th:first-child{grid-column:1/-1;padding-bottom:.2rem}
 .spread thead th:first-child{display:none}.spread thead tr{border-bottom-color:var(--line)}
-.spread td.wide{display:none}
+.spread .wide{display:none}
+.narrow{display:inline}
 .stack thead{position:absolute;left:-999rem}
 .stack tbody,.stack tr{display:block}
 .stack tr{border-bottom:1px solid var(--rule);padding:.7rem 0;display:grid;grid-template-columns:1fr auto;gap:.15rem 1rem;align-items:baseline}
@@ -180,7 +182,7 @@ td .why,tbody th .why{font-size:.75rem}
 }
 @media print{
 :root{--paper:#fff;--wash:#f4f4f2;--ink:#000;--soft:#444}
-body{font-size:10.5pt}main,header,footer{max-width:none;padding-left:0;padding-right:0}
+html{font-size:12px}main,header,footer{max-width:none;padding-left:0;padding-right:0}
 header{padding-top:0}section{padding-top:1.6rem}
 nav,.skip{display:none}
 figure,.card,table,.figures{break-inside:avoid}h2,h3{break-after:avoid}

@@ -174,7 +174,7 @@ fn difference_table(title: &str, differences: &[&Difference]) -> String {
         table.group(measure.name);
         let reach = reach(&rows);
         for row in rows {
-            let name = format!("{} − {}", escape(&row.a), escape(&row.b));
+            let name = format!(r#"<span class="name">{} − {}</span>"#, escape(&row.a), escape(&row.b));
             table.row_of("sub", &name, &difference_cells(measure, row, reach));
         }
     }

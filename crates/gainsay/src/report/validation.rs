@@ -168,10 +168,13 @@ fn score_table(scores: &[Score]) -> String {
 }
 
 fn score_cells(score: &Score, reach: f64) -> [String; 4] {
-    let lift = score
-        .lift_10
-        .as_ref()
-        .map_or_else(absent, |l| format!(r#"{} <span class="ci">{}</span>"#, number(l.estimate, 2), ends(l, 2, 1.0)));
+    let lift = score.lift_10.as_ref().map_or_else(absent, |l| {
+        format!(
+            r#"<span class="narrow">lift </span>{} <span class="ci">{}</span>"#,
+            number(l.estimate, 2),
+            ends(l, 2, 1.0)
+        )
+    });
     let Some(auroc) = &score.auroc else {
         return [absent(), String::new(), String::new(), lift];
     };
@@ -203,7 +206,7 @@ fn knowledge_table(knowledge: &Knowledge) -> String {
     let all = [knowledge.both_right, knowledge.both_wrong, knowledge.only_proxy_right, knowledge.only_policy_right];
     let total = (all.iter().sum::<u64>() as f64).max(1.0);
     let cell = |n: u64, words: &str| {
-        format!(r#"{}<span class="ci">{}, {words}</span>"#, count(n as usize), percent(n as f64 / total))
+        format!(r#"{}<span class="why">{}, {words}</span>"#, count(n as usize), percent(n as f64 / total))
     };
     table.row(
         "agree",

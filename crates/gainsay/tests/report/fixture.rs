@@ -260,7 +260,7 @@ fn question(record: &PromptRecord, arm: &str, rank: usize) -> SelectionRecord {
         token_ids: None,
         gold: record.completions[index].gold,
     };
-    let below = record.kendall_tau_distance < Some(0.5);
+    let below = arm == "shf-cas" && record.kendall_tau_distance < Some(0.5);
     SelectionRecord {
         schema: 1,
         id: format!("{}/{first}-{second}", record.id),
