@@ -188,7 +188,7 @@ mod tests {
     fn batches_by_hand() {
         assert_eq!(micro_batches(&[3, 3, 3, 9, 1], 6), [0..2, 2..3, 3..4, 4..5]);
         assert_eq!(micro_batches(&[6, 6], 6), [0..1, 1..2]);
-        assert_eq!(micro_batches(&[100], 6), [0..1]);
+        assert_eq!(micro_batches(&[100, 1], 6), [0..1, 1..2]);
         assert_eq!(micro_batches(&[0, 0, 7], 6), [0..2, 2..3]);
         assert!(micro_batches(&[], 6).is_empty());
     }

@@ -1,5 +1,6 @@
 //! A reward head fitted to fixed features: a convex problem, solved to its optimum in f64.
 
+use super::linalg::{Cholesky, dot, gram};
 use crate::loss::bradley_terry;
 
 /// Label of one pair of feature rows.
@@ -18,7 +19,7 @@ pub struct HeadFitOptions {
     pub l2: f64,
     /// Strength of the centering term.
     pub center: f64,
-    /// Largest absolute gradient entry at which the fit ends.
+    /// The fit ends where the next step promises a smaller decrease of the objective than this.
     pub tolerance: f64,
     /// Upper bound on the iterations.
     pub max_iterations: usize,
@@ -26,7 +27,7 @@ pub struct HeadFitOptions {
 
 impl Default for HeadFitOptions {
     fn default() -> Self {
-        Self { l2: 0.1, center: 0.0, tolerance: 1e-7, max_iterations: 500 }
+        Self { l2: 0.1, center: 0.0, tolerance: 1e-13, max_iterations: 200 }
     }
 }
 
@@ -39,7 +40,7 @@ pub struct HeadFit {
     pub objective: f64,
     /// Iterations used.
     pub iterations: usize,
-    /// Whether the gradient fell below the tolerance.
+    /// Whether the tolerance was reached.
     pub converged: bool,
 }
 
@@ -55,7 +56,7 @@ pub struct HeadFit {
 pub fn fit_head(features: &[f32], width: usize, labels: &[PairLabel], options: &HeadFitOptions) -> HeadFit {
     let problem = Problem::new(features, width, labels, options);
     let (scaled, objective, iterations, converged) =
-        minimize(width, options, |x, gradient| problem.evaluate(x, gradient));
+        minimize(width, options, &problem.bound(), |x, gradient| problem.evaluate(x, gradient));
     let head = scaled.iter().zip(&problem.inverse_scale).map(|(x, s)| (x * s) as f32).collect();
     HeadFit { head, objective, iterations, converged }
 }
@@ -91,6 +92,25 @@ impl<'a> Problem<'a> {
         Self { width, labels, rows, inverse_scale, l2: options.l2, center: options.center }
     }
 
+    /// An upper bound of the Hessian, the same everywhere: l2 I + 1/n sum_i (1/4 d_i d_i^T +
+    /// 2 center s_i s_i^T), with d and s the pairs' differences and sums: the logistic loss has
+    /// curvature 1/4 at most.
+    fn bound(&self) -> Cholesky {
+        let n = self.labels.len().max(1) as f64;
+        let (of_d, of_s) = ((0.25 / n).sqrt(), (2.0 * self.center / n).sqrt());
+        let mut rows = Vec::with_capacity(self.rows.len());
+        for pair in self.rows.chunks_exact(2 * self.width.max(1)) {
+            let (first, second) = pair.split_at(self.width);
+            rows.extend(first.iter().zip(second).map(|(a, b)| of_d * (a - b)));
+            if self.center > 0.0 {
+                rows.extend(first.iter().zip(second).map(|(a, b)| of_s * (a + b)));
+            }
+        }
+        let mut matrix = gram(&rows, self.width);
+        matrix.iter_mut().step_by(self.width + 1).for_each(|diagonal| *diagonal += self.l2);
+        Cholesky::new(matrix, self.width)
+    }
+
     /// Value at `x`; `gradient` is overwritten.
     fn evaluate(&self, x: &[f64], gradient: &mut [f64]) -> f64 {
         let n = self.labels.len().max(1) as f64;
@@ -112,19 +132,6 @@ impl<'a> Problem<'a> {
     }
 }
 
-/// Eight partial sums in a fixed order.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut sums = [0.0f64; 8];
-    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f64 = a8.remainder().iter().zip(b8.remainder()).map(|(x, y)| x * y).sum();
-    for (x, y) in a8.zip(b8) {
-        for lane in 0..8 {
-            sums[lane] += x[lane] * y[lane];
-        }
-    }
-    sums.iter().sum::<f64>() + rest
-}
-
 /// Corrections that L-BFGS remembers.
 const MEMORY: usize = 12;
 
@@ -136,12 +143,15 @@ struct Correction {
     rho: f64,
 }
 
-/// L-BFGS (Nocedal and Wright, Numerical Optimization, algorithm 7.4) with backtracking by the
-/// Armijo rule; for strictly convex functions, whose curvature along a step is positive.
+/// L-BFGS (Nocedal and Wright, Numerical Optimization, algorithm 7.4) on top of the fixed matrix
+/// `bound`, with backtracking by the Armijo rule; for strictly convex functions, whose curvature
+/// along a step is positive. Features have means many times their differences, so that without
+/// the matrix the centering term would take thousands of steps.
 /// Returns (x, value, iterations, converged).
 fn minimize(
     width: usize,
     options: &HeadFitOptions,
+    bound: &Cholesky,
     evaluate: impl Fn(&[f64], &mut [f64]) -> f64,
 ) -> (Vec<f64>, f64, usize, bool) {
     let mut x = vec![0.0; width];
@@ -149,13 +159,12 @@ fn minimize(
     let mut value = evaluate(&x, &mut gradient);
     let mut memory: Vec<Correction> = Vec::new();
     for iteration in 0..options.max_iterations {
-        let largest = gradient.iter().fold(0.0f64, |m, g| m.max(g.abs()));
-        if largest <= options.tolerance {
+        let direction = two_loop(&gradient, &memory, bound);
+        let slope = dot(&direction, &gradient);
+        if -slope <= options.tolerance {
             return (x, value, iteration, true);
         }
-        let direction = two_loop(&gradient, &memory);
-        let slope = dot(&direction, &gradient);
-        let mut length = if memory.is_empty() { 1.0 / largest.max(1.0) } else { 1.0 };
+        let mut length = 1.0;
         let mut next_gradient = vec![0.0; width];
         let (next, next_value) = loop {
             let next: Vec<f64> = x.iter().zip(&direction).map(|(x, d)| x + length * d).collect();
@@ -183,8 +192,8 @@ fn minimize(
     (x, value, options.max_iterations, false)
 }
 
-/// -H gradient, with H the inverse Hessian that the corrections describe.
-fn two_loop(gradient: &[f64], memory: &[Correction]) -> Vec<f64> {
+/// -H gradient, with H the inverse Hessian that the corrections describe, starting from the bound.
+fn two_loop(gradient: &[f64], memory: &[Correction], bound: &Cholesky) -> Vec<f64> {
     let mut q: Vec<f64> = gradient.iter().map(|g| -g).collect();
     let mut weights = Vec::with_capacity(memory.len());
     for c in memory.iter().rev() {
@@ -192,10 +201,7 @@ fn two_loop(gradient: &[f64], memory: &[Correction]) -> Vec<f64> {
         q.iter_mut().zip(&c.change).for_each(|(q, y)| *q -= weight * y);
         weights.push(weight);
     }
-    if let Some(last) = memory.last() {
-        let scale = 1.0 / (last.rho * dot(&last.change, &last.change));
-        q.iter_mut().for_each(|q| *q *= scale);
-    }
+    bound.solve(&mut q);
     for (c, weight) in memory.iter().zip(weights.iter().rev()) {
         let correction = weight - c.rho * dot(&c.change, &q);
         q.iter_mut().zip(&c.step).for_each(|(q, s)| *q += correction * s);
@@ -265,7 +271,7 @@ mod tests {
             let at = |h: f64| {
                 let mut moved = x.clone();
                 moved[j] += h;
-                problem.evaluate(&moved, &mut vec![0.0; 10])
+                problem.evaluate(&moved, &mut [0.0; 10])
             };
             let numeric = (at(1e-5) - at(-1e-5)) / 2e-5;
             assert!((gradient[j] - numeric).abs() < 1e-7, "{j}: {} {numeric}", gradient[j]);

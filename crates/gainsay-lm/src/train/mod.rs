@@ -2,6 +2,7 @@
 
 mod evaluate;
 pub mod head_fit;
+mod linalg;
 mod pairs;
 mod reward_model;
 mod rloo;
