@@ -116,9 +116,9 @@ pub fn attention(shape: Heads, spans: &[Span], q: &[f32], k: &[f32], v: &[f32], 
 /// Keys and values of one key head, packed as left operands.
 struct Keys {
     /// `[keys]` rows of `dim`.
-    keys: PackedRows,
+    keys: PackedRows<f32>,
     /// `[dim]` rows of `keys`: the values transposed.
-    values: PackedRows,
+    values: PackedRows<f32>,
 }
 
 impl Keys {
@@ -161,7 +161,7 @@ impl Block {
         head: usize,
         queries: Range<usize>,
         q: &[f32],
-        keys: &PackedRows,
+        keys: &PackedRows<f32>,
     ) -> usize {
         let visible = span.prefix.len() + queries.start;
         let limit = span.prefix.len() + queries.end;
@@ -194,7 +194,7 @@ fn gather_panel(x: &[f32], rows: Range<usize>, stride: usize, columns: Range<usi
 }
 
 /// scores[j] = row j of `keys` · panel, for the tiles that hold the first `limit` rows.
-fn score_tiles(keys: &PackedRows, limit: usize, panel: &[f32], scores: &mut [f32]) {
+fn score_tiles(keys: &PackedRows<f32>, limit: usize, panel: &[f32], scores: &mut [f32]) {
     for (row, height) in heights(keys.rows()).take_while(|(row, _)| *row < limit) {
         let tile = Tile { a: keys.tile(row, height), height, b: panel, width: PANEL, accumulate: false };
         tile.run_in(&mut scores[row * PANEL..], PANEL);
@@ -202,7 +202,7 @@ fn score_tiles(keys: &PackedRows, limit: usize, panel: &[f32], scores: &mut [f32
 }
 
 /// out[r] = sum over the first `limit` depths d of left[r, d] * right[d], `right` `[depth, PANEL]`.
-fn left_product(left: &PackedRows, limit: usize, right: &[f32], out: &mut [f32]) {
+fn left_product(left: &PackedRows<f32>, limit: usize, right: &[f32], out: &mut [f32]) {
     for (row, height) in heights(left.rows()) {
         let a = &left.tile(row, height)[..limit * height];
         let tile = Tile { a, height, b: &right[..limit * PANEL], width: PANEL, accumulate: false };

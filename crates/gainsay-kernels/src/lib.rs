@@ -11,6 +11,7 @@ pub mod gemm;
 pub mod isa;
 pub mod norm;
 pub mod rope;
+pub mod softmax;
 pub mod vector;
 pub mod vocab;
 

@@ -67,9 +67,9 @@ unsafe fn slice<'a>(shared: Shared, at: usize, len: usize) -> &'a mut [f32] {
 
 /// One key head of one sequence.
 struct Work {
-    keys: PackedRows,
-    values: PackedRows,
-    keys_transposed: PackedRows,
+    keys: PackedRows<f32>,
+    values: PackedRows<f32>,
+    keys_transposed: PackedRows<f32>,
     block: Block,
     /// dP, then dS, `[keys, PANEL]`.
     d_scores: Vec<f32>,
@@ -82,7 +82,7 @@ struct Work {
     /// d_out of the block, `[dim, PANEL]`.
     d_out: Vec<f32>,
     /// Left operand of the sums over queries.
-    left: PackedRows,
+    left: PackedRows<f32>,
     /// Right operand of the sums over queries, one panel.
     right: Vec<f32>,
 }
@@ -101,7 +101,7 @@ impl Work {
             d_keys: zeros(),
             d_values: zeros(),
             d_out: Vec::new(),
-            left: PackedRows::strided(&[], 0, 1, 0, 0),
+            left: PackedRows::default(),
             right: Vec::new(),
         }
     }
@@ -134,12 +134,12 @@ fn add_query_sums(
     lanes: &[f32],
     limit: usize,
     source: Source,
-    left: &mut PackedRows,
+    left: &mut PackedRows<f32>,
     right: &mut Vec<f32>,
     out: &mut [f32],
 ) {
     let (queries, dim) = (source.rows.len(), source.columns.len());
-    left.fill(lanes, PANEL, 1, limit, queries);
+    left.fill(lanes, PANEL, limit, queries);
     for from in (0..dim).step_by(PANEL) {
         let width = PANEL.min(dim - from);
         right.clear();

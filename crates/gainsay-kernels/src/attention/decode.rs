@@ -103,7 +103,10 @@ fn heads_of<const G: usize, const FMA: bool>(
         }
         at += segment.len.next_multiple_of(LANES);
     }
-    let inverse: [f32; G] = std::array::from_fn(|g| softmax::<FMA>(&mut scratch[g * width..(g + 1) * width]));
+    let mut inverse = [0f32; G];
+    for (g, inverse) in inverse.iter_mut().enumerate() {
+        *inverse = softmax::<FMA>(&mut scratch[g * width..(g + 1) * width]);
+    }
     out.fill(0.0);
     at = 0;
     for segment in segments {
@@ -133,11 +136,14 @@ fn softmax<const FMA: bool>(scores: &mut [f32]) -> f32 {
             most[l] = if most[l] > chunk[l] { most[l] } else { chunk[l] };
         }
     }
-    let most = most.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
+    let mut largest = most[0];
+    for m in most {
+        largest = if largest > m { largest } else { m };
+    }
     let mut sums = [0f32; LANES];
     for chunk in scores.chunks_exact_mut(LANES) {
         for l in 0..LANES {
-            chunk[l] = exp::<FMA>(chunk[l] - most);
+            chunk[l] = exp::<FMA>(chunk[l] - largest);
             sums[l] += chunk[l];
         }
     }

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::Left;
+use super::element::{Element, Pair};
 use super::micro::ROWS;
+use super::{Left, Precision};
 
 /// Columns of a panel of the right operand.
 pub const PANEL: usize = 32;
@@ -16,30 +17,35 @@ pub const PANEL: usize = 32;
 pub struct PackedWeight {
     n: usize,
     k: usize,
-    data: Vec<f32>,
+    panels: Panels,
+}
+
+/// The values, by precision.
+#[derive(Clone, Debug)]
+pub(crate) enum Panels {
+    F32(Vec<f32>),
+    Bf16(Vec<Pair>),
 }
 
 impl PackedWeight {
     /// Packs Wᵀ for W `[n, k]` row-major: for y = x·Wᵀ.
-    pub fn transposed(w: &[f32], n: usize, k: usize) -> Self {
+    pub fn transposed(w: &[f32], n: usize, k: usize, precision: Precision) -> Self {
         assert_eq!(w.len(), n * k, "weight is not [{n}, {k}]");
-        let mut data = vec![0.0; n.div_ceil(PANEL) * PANEL * k];
-        let size = (PANEL * k).max(1);
-        data.par_chunks_mut(size).zip(w.par_chunks(size)).for_each(|(panel, rows)| transpose(rows, k, panel));
-        Self { n, k, data }
+        let panels = match precision {
+            Precision::F32 => Panels::F32(transposed(w, n, k)),
+            Precision::Bf16 => Panels::Bf16(transposed(w, n, k)),
+        };
+        Self { n, k, panels }
     }
 
     /// Packs W `[k, n]` row-major as it is: for dx = dy·W.
-    pub fn plain(w: &[f32], k: usize, n: usize) -> Self {
+    pub fn plain(w: &[f32], k: usize, n: usize, precision: Precision) -> Self {
         assert_eq!(w.len(), n * k, "weight is not [{k}, {n}]");
-        let mut data = vec![0.0; n.div_ceil(PANEL) * PANEL * k];
-        data.par_chunks_mut((PANEL * k).max(1)).enumerate().for_each(|(p, panel)| {
-            let width = PANEL.min(n - p * PANEL);
-            for (slots, row) in panel.chunks_exact_mut(PANEL).zip(w.chunks_exact(n)) {
-                slots[..width].copy_from_slice(&row[p * PANEL..p * PANEL + width]);
-            }
-        });
-        Self { n, k, data }
+        let panels = match precision {
+            Precision::F32 => Panels::F32(plain(w, k, n)),
+            Precision::Bf16 => Panels::Bf16(plain(w, k, n)),
+        };
+        Self { n, k, panels }
     }
 
     /// n.
@@ -52,13 +58,35 @@ impl PackedWeight {
         self.k
     }
 
-    pub(crate) fn panel(&self, p: usize) -> &[f32] {
-        &self.data[p * PANEL * self.k..(p + 1) * PANEL * self.k]
+    pub(crate) fn panels(&self) -> &Panels {
+        &self.panels
     }
 }
 
-/// panel[d, j] = rows[j, d] for at most PANEL rows of `k` values; other columns stay.
-fn transpose(rows: &[f32], k: usize, panel: &mut [f32]) {
+/// Panel `p` of panels of `k` depths.
+pub fn panel<E: Element>(panels: &[E], k: usize, p: usize) -> &[E] {
+    let size = PANEL * E::count(k);
+    &panels[p * size..(p + 1) * size]
+}
+
+fn transposed<E: Element>(w: &[f32], n: usize, k: usize) -> Vec<E> {
+    let depth = E::count(k);
+    let mut data = vec![E::default(); n.div_ceil(PANEL) * PANEL * depth];
+    let chunks = data.par_chunks_mut((PANEL * depth).max(1)).zip(w.par_chunks((PANEL * k).max(1)));
+    chunks.for_each_init(
+        || vec![E::default(); PANEL * depth],
+        |rows, (panel, w)| {
+            for (row, w) in rows.chunks_exact_mut(depth).zip(w.chunks_exact(k)) {
+                E::fill(w, row);
+            }
+            transpose(&rows[..w.len() / k * depth], depth, panel);
+        },
+    );
+    data
+}
+
+/// panel[d, j] = rows[j, d] for at most PANEL rows of `k` elements; other columns stay.
+fn transpose<E: Element>(rows: &[E], k: usize, panel: &mut [E]) {
     // Eight values of every row at a time: the written lines stay in the first-level cache.
     for from in (0..k).step_by(8) {
         let to = (from + 8).min(k);
@@ -70,6 +98,33 @@ fn transpose(rows: &[f32], k: usize, panel: &mut [f32]) {
     }
 }
 
+fn plain<E: Element>(w: &[f32], k: usize, n: usize) -> Vec<E> {
+    let depth = E::count(k);
+    let mut data = vec![E::default(); n.div_ceil(PANEL) * PANEL * depth];
+    data.par_chunks_mut((PANEL * depth).max(1)).enumerate().for_each(|(p, panel)| {
+        let columns = p * PANEL..n.min((p + 1) * PANEL);
+        for (d, slots) in panel.chunks_exact_mut(PANEL).enumerate() {
+            let (rows, count) = element_rows::<E>(w, d, k, n, columns.clone());
+            E::interleave(&rows[..count], &mut slots[..columns.len()]);
+        }
+    });
+    data
+}
+
+/// The given columns of the rows of `a`, `stride` apart, that make element `d` of `k` depths.
+fn element_rows<E: Element>(
+    a: &[f32],
+    d: usize,
+    k: usize,
+    stride: usize,
+    columns: Range<usize>,
+) -> ([&[f32]; 2], usize) {
+    let row = |i: usize| &a[i * stride + columns.start..i * stride + columns.end];
+    let first = d * E::DEPTHS;
+    let count = E::DEPTHS.min(k - first);
+    ([row(first), row(first + count - 1)], count)
+}
+
 /// First row and height of the tiles that `rows` rows are cut into, as even as possible.
 pub fn heights(rows: usize) -> impl Iterator<Item = (usize, usize)> {
     let tiles = rows.div_ceil(ROWS);
@@ -78,72 +133,65 @@ pub fn heights(rows: usize) -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// Rows of a left operand in tiles of [`heights`], each tile `[k, height]`.
-pub struct PackedRows {
+#[derive(Default)]
+pub struct PackedRows<E> {
     rows: usize,
-    k: usize,
-    data: Vec<f32>,
+    depth: usize,
+    data: Vec<E>,
 }
 
-impl PackedRows {
+impl<E: Element> PackedRows<E> {
     /// Packs rows `range` of the `[m, k]` operand `a`.
     pub fn new(a: &[f32], layout: Left, m: usize, k: usize, range: Range<usize>) -> Self {
+        let mut packed = Self::default();
         match layout {
-            Left::Rows => Self::strided(&a[range.start * k..], k, 1, range.len(), k),
-            Left::Columns => Self::strided(&a[range.start.min(a.len())..], 1, m, range.len(), k),
+            Left::Rows => packed.fill(&a[range.start * k..], k, range.len(), k),
+            Left::Columns => packed.fill_columns(&a[range.start.min(a.len())..], m, range.len(), k),
         }
-    }
-
-    /// Packs `rows` rows of `k` values; value d of row r is `a[r * row_stride + d * step]`.
-    pub fn strided(a: &[f32], row_stride: usize, step: usize, rows: usize, k: usize) -> Self {
-        let mut packed = Self { rows, k, data: Vec::new() };
-        packed.fill(a, row_stride, step, rows, k);
         packed
     }
 
-    /// As [`PackedRows::strided`], into the memory of this one.
-    pub fn fill(&mut self, a: &[f32], row_stride: usize, step: usize, rows: usize, k: usize) {
-        (self.rows, self.k) = (rows, k);
-        self.data.resize(rows * k, 0.0);
-        for (first, height) in heights(rows) {
-            let tile = &mut self.data[first * k..(first + height) * k];
-            if row_stride == 1 {
-                for (d, slots) in tile.chunks_exact_mut(height).enumerate() {
-                    slots.copy_from_slice(&a[first + d * step..first + d * step + height]);
-                }
-            } else {
-                for r in 0..height {
-                    let row = a[(first + r) * row_stride..].iter().step_by(step);
-                    tile.iter_mut().skip(r).step_by(height).zip(row).for_each(|(slot, value)| *slot = *value);
-                }
-            }
-        }
+    fn reset(&mut self, rows: usize, k: usize) {
+        (self.rows, self.depth) = (rows, E::count(k));
+        self.data.resize(rows * self.depth, E::default());
+    }
+
+    /// Packs `rows` rows of `k` values, row r from `a[r * stride]`.
+    pub fn fill(&mut self, a: &[f32], stride: usize, rows: usize, k: usize) {
+        self.fill_from(a, |row| row * stride, rows, k);
     }
 
     /// Packs the rows of `k` values that start at `offsets`.
     pub fn gathered(a: &[f32], offsets: &[usize], k: usize) -> Self {
-        let mut data = vec![0.0; offsets.len() * k];
-        for (first, height) in heights(offsets.len()) {
-            let tile = &mut data[first * k..(first + height) * k];
-            for (r, from) in offsets[first..first + height].iter().enumerate() {
-                let row = &a[*from..from + k];
-                tile.iter_mut().skip(r).step_by(height).zip(row).for_each(|(slot, value)| *slot = *value);
-            }
-        }
-        Self { rows: offsets.len(), k, data }
+        let mut packed = Self::default();
+        packed.fill_from(a, |row| offsets[row], offsets.len(), k);
+        packed
     }
 
-    /// Packs the transpose of the rows of `width` values that start at `offsets`: `width` rows of
-    /// `offsets.len()` values.
-    pub fn transposed(a: &[f32], offsets: &[usize], width: usize) -> Self {
-        let k = offsets.len();
-        let mut data = vec![0.0; width * k];
-        for (first, height) in heights(width) {
-            let tile = &mut data[first * k..(first + height) * k];
-            for (slots, from) in tile.chunks_exact_mut(height).zip(offsets) {
-                slots.copy_from_slice(&a[from + first..from + first + height]);
+    fn fill_from(&mut self, a: &[f32], start: impl Fn(usize) -> usize, rows: usize, k: usize) {
+        self.reset(rows, k);
+        let depth = self.depth;
+        let mut values = vec![E::default(); depth];
+        for (first, height) in heights(rows) {
+            let tile = &mut self.data[first * depth..(first + height) * depth];
+            for r in 0..height {
+                let from = start(first + r);
+                E::fill(&a[from..from + k], &mut values);
+                tile.iter_mut().skip(r).step_by(height).zip(&values).for_each(|(slot, value)| *slot = *value);
             }
         }
-        Self { rows: width, k, data }
+    }
+
+    /// Packs `rows` columns of `k` rows that are `stride` apart: the transpose.
+    pub fn fill_columns(&mut self, a: &[f32], stride: usize, rows: usize, k: usize) {
+        self.reset(rows, k);
+        for (first, height) in heights(rows) {
+            let tile = &mut self.data[first * self.depth..(first + height) * self.depth];
+            for (d, slots) in tile.chunks_exact_mut(height).enumerate() {
+                let (rows, count) = element_rows::<E>(a, d, k, stride, first..first + height);
+                E::interleave(&rows[..count], slots);
+            }
+        }
     }
 
     /// Number of rows.
@@ -152,7 +200,23 @@ impl PackedRows {
     }
 
     /// The tile of `height` rows from `row`, one of [`heights`].
-    pub fn tile(&self, row: usize, height: usize) -> &[f32] {
-        &self.data[row * self.k..(row + height) * self.k]
+    pub fn tile(&self, row: usize, height: usize) -> &[E] {
+        &self.data[row * self.depth..(row + height) * self.depth]
+    }
+}
+
+impl PackedRows<f32> {
+    /// Packs the transpose of the rows of `width` values that start at `offsets`: `width` rows of
+    /// `offsets.len()` values.
+    pub fn transposed(a: &[f32], offsets: &[usize], width: usize) -> Self {
+        let mut packed = Self::default();
+        packed.reset(width, offsets.len());
+        for (first, height) in heights(width) {
+            let tile = &mut packed.data[first * offsets.len()..(first + height) * offsets.len()];
+            for (slots, from) in tile.chunks_exact_mut(height).zip(offsets) {
+                slots.copy_from_slice(&a[from + first..from + first + height]);
+            }
+        }
+        packed
     }
 }

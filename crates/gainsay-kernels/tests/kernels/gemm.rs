@@ -1,7 +1,7 @@
 //! Products against f64 sums.
 
 use crate::common::noise;
-use gainsay_kernels::gemm::{Left, PackedWeight, matmul};
+use gainsay_kernels::gemm::{Left, PackedWeight, Precision, matmul};
 
 const SHAPES: [(usize, usize, usize); 12] = [
     (1, 1, 1),
@@ -25,9 +25,10 @@ fn products_match_f64_sums() {
         let a_columns: Vec<f32> = (0..k * m).map(|i| a[(i % m) * k + i / m]).collect();
         let w_plain: Vec<f32> = (0..k * n).map(|i| w[(i % n) * k + i / n]).collect();
         let before = noise(m * n, 3);
-        for (b, name) in
-            [(PackedWeight::transposed(&w, n, k), "transposed"), (PackedWeight::plain(&w_plain, k, n), "plain")]
-        {
+        for (b, name) in [
+            (PackedWeight::transposed(&w, n, k, Precision::F32), "transposed"),
+            (PackedWeight::plain(&w_plain, k, n, Precision::F32), "plain"),
+        ] {
             for (left, layout) in [(&a, Left::Rows), (&a_columns, Left::Columns)] {
                 for accumulate in [false, true] {
                     let mut c = before.clone();
@@ -52,7 +53,7 @@ fn products_match_f64_sums() {
 fn a_row_has_the_same_bits_in_every_batch() {
     let (n, k) = (70, 190);
     let (a, w) = (noise(300 * k, 4), noise(n * k, 5));
-    let b = PackedWeight::transposed(&w, n, k);
+    let b = PackedWeight::transposed(&w, n, k, Precision::F32);
     let mut whole = vec![0.0; 300 * n];
     matmul(300, &a, Left::Rows, &b, &mut whole, false);
     for (from, rows) in [(0, 1), (7, 1), (3, 13), (100, 15), (41, 64), (299, 1)] {
@@ -64,13 +65,13 @@ fn a_row_has_the_same_bits_in_every_batch() {
 
 #[test]
 fn empty_extents() {
-    let b = PackedWeight::transposed(&[], 3, 0);
+    let b = PackedWeight::transposed(&[], 3, 0, Precision::F32);
     let mut c = vec![5.0; 6];
     matmul(2, &[], Left::Rows, &b, &mut c, true);
     assert_eq!(c, [5.0; 6]);
     matmul(2, &[], Left::Rows, &b, &mut c, false);
     assert_eq!(c, [0.0; 6]);
-    matmul(0, &[], Left::Rows, &PackedWeight::transposed(&[1.0], 1, 1), &mut [], false);
+    matmul(0, &[], Left::Rows, &PackedWeight::transposed(&[1.0], 1, 1, Precision::F32), &mut [], false);
 }
 
 #[test]
@@ -79,10 +80,72 @@ fn extreme_values_stay_in_their_row() {
     let mut a = vec![1.0; 3 * k];
     a[k] = f32::INFINITY;
     a[2 * k] = f32::NAN;
-    let b = PackedWeight::transposed(&vec![1.0; 5 * k], 5, k);
+    let b = PackedWeight::transposed(&vec![1.0; 5 * k], 5, k, Precision::F32);
     let mut c = vec![0.0; 15];
     matmul(3, &a, Left::Rows, &b, &mut c, false);
     assert_eq!(c[..5], [8.0; 5]);
     assert_eq!(c[5..10], [f32::INFINITY; 5]);
     assert!(c[10..].iter().all(|v| v.is_nan()));
+}
+
+/// The nearest bf16, ties to even, by way of f64 and the exponent: not the kernel's bit trick.
+fn bf16(x: f32) -> f32 {
+    if x == 0.0 || !x.is_finite() {
+        return x;
+    }
+    let step = 2f64.powi(f64::from(x.abs()).log2().floor() as i32 - 7);
+    ((f64::from(x) / step).round_ties_even() * step) as f32
+}
+
+#[test]
+fn bf16_products_match_f64_sums_of_rounded_operands() {
+    for (m, n, k) in SHAPES {
+        let (a, w) = (noise(m * k, 1), noise(n * k, 2));
+        let a_columns: Vec<f32> = (0..k * m).map(|i| a[(i % m) * k + i / m]).collect();
+        let w_plain: Vec<f32> = (0..k * n).map(|i| w[(i % n) * k + i / n]).collect();
+        let before = noise(m * n, 3);
+        for b in
+            [PackedWeight::transposed(&w, n, k, Precision::Bf16), PackedWeight::plain(&w_plain, k, n, Precision::Bf16)]
+        {
+            for (left, layout) in [(&a, Left::Rows), (&a_columns, Left::Columns)] {
+                let mut c = before.clone();
+                matmul(m, left, layout, &b, &mut c, true);
+                for i in 0..m * n {
+                    let (r, j) = (i / n, i % n);
+                    let term = |d: usize| f64::from(bf16(a[r * k + d])) * f64::from(bf16(w[j * k + d]));
+                    let expected = f64::from(before[i]) + (0..k).map(term).sum::<f64>();
+                    let size = 1.0 + (0..k).map(|d| term(d).abs()).sum::<f64>();
+                    let error = (f64::from(c[i]) - expected).abs();
+                    assert!(error < size * (k as f64).sqrt() * 6e-8 + 1e-7, "{m}x{n}x{k} {layout:?}: {error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bf16_row_has_the_same_bits_in_every_batch_and_with_every_number_of_threads() {
+    let (n, k) = (70, 191);
+    let (a, w) = (noise(300 * k, 4), noise(n * k, 5));
+    let b = PackedWeight::transposed(&w, n, k, Precision::Bf16);
+    let mut whole = vec![0.0; 300 * n];
+    matmul(300, &a, Left::Rows, &b, &mut whole, false);
+    for threads in [1, 2, 5] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        for (from, rows) in [(0, 1), (7, 1), (3, 13), (100, 15), (41, 64), (0, 300)] {
+            let mut part = vec![0.0; rows * n];
+            let left = &a[from * k..(from + rows) * k];
+            pool.install(|| matmul(rows, left, Left::Rows, &b, &mut part, false));
+            assert_eq!(part, whole[from * n..(from + rows) * n], "rows {from}..{}, {threads} threads", from + rows);
+        }
+    }
+}
+
+#[test]
+fn bf16_keeps_infinities_and_nans() {
+    let a = [f32::INFINITY, 0.5, f32::NAN, 0.5, 3e38, 0.5];
+    let b = PackedWeight::transposed(&[1.0, 1.0], 1, 2, Precision::Bf16);
+    let mut c = [0.0; 3];
+    matmul(3, &a, Left::Rows, &b, &mut c, false);
+    assert!(c[0] == f32::INFINITY && c[1].is_nan() && (c[2] / 3e38 - 1.0).abs() < 0.004, "{c:?}");
 }

@@ -1,8 +1,9 @@
 //! The fused vocabulary product against f64 log-softmax.
 
 use crate::common::{close, noise, slopes, wide};
-use gainsay_kernels::gemm::PackedWeight;
-use gainsay_kernels::vocab::{Vocab, VocabGrads, exp_scaled, log_normalizer, token_logps, token_logps_backward};
+use gainsay_kernels::gemm::{PackedWeight, Precision};
+use gainsay_kernels::softmax::{exp_scaled, log_normalizer};
+use gainsay_kernels::vocab::{Vocab, VocabGrads, token_logps, token_logps_backward};
 
 fn reference(hidden: &[f64], output: &[f64], targets: &[u32], temperature: f64) -> Vec<f64> {
     let width = hidden.len() / targets.len();
@@ -26,7 +27,7 @@ fn log_probs_match_the_reference() {
             let hidden: Vec<f32> = noise(rows * width, 1).iter().map(|x| x * size).collect();
             let output = noise(vocab * width, 2);
             let targets = targets(rows, vocab);
-            let packed = PackedWeight::transposed(&output, vocab, width);
+            let packed = PackedWeight::transposed(&output, vocab, width, Precision::F32);
             let vocab_of =
                 Vocab { hidden: &hidden, output: &packed, targets: &targets, inverse_temperature: 1.0 / temperature };
             let expected = reference(&wide(&hidden), &wide(&output), &targets, f64::from(temperature));
@@ -40,8 +41,10 @@ fn gradients_match_central_differences() {
     for (rows, vocab, width) in [(1, 1, 2), (3, 17, 9), (20, 300, 5), (33, 40, 33)] {
         let (hidden, output, d_logp) = (noise(rows * width, 1), noise(vocab * width, 2), noise(rows, 3));
         let targets = targets(rows, vocab);
-        let (packed, plain) =
-            (PackedWeight::transposed(&output, vocab, width), PackedWeight::plain(&output, vocab, width));
+        let (packed, plain) = (
+            PackedWeight::transposed(&output, vocab, width, Precision::F32),
+            PackedWeight::plain(&output, vocab, width, Precision::F32),
+        );
         let (mut dh, mut du) = (vec![0.5; hidden.len()], vec![0.25; output.len()]);
         let vocab_of = Vocab { hidden: &hidden, output: &packed, targets: &targets, inverse_temperature: 1.0 / 0.7 };
         let grads = VocabGrads { output: &plain, d_hidden: &mut dh, d_output: Some(&mut du) };
@@ -56,6 +59,29 @@ fn gradients_match_central_differences() {
         token_logps_backward(vocab_of, &d_logp, grads);
         assert_eq!(frozen, dh);
     }
+}
+
+#[test]
+fn bf16_log_probs_and_gradients_are_near_those_of_f32() {
+    let (rows, vocab, width) = (33, 700, 64);
+    let (hidden, output, d_logp) = (noise(rows * width, 1), noise(vocab * width, 2), noise(rows, 3));
+    let targets = targets(rows, vocab);
+    let run = |precision| {
+        let (packed, plain) = (
+            PackedWeight::transposed(&output, vocab, width, precision),
+            PackedWeight::plain(&output, vocab, width, precision),
+        );
+        let vocab = Vocab { hidden: &hidden, output: &packed, targets: &targets, inverse_temperature: 1.0 };
+        let (mut dh, mut du) = (vec![0.0; hidden.len()], vec![0.0; output.len()]);
+        let grads = VocabGrads { output: &plain, d_hidden: &mut dh, d_output: Some(&mut du) };
+        token_logps_backward(vocab, &d_logp, grads);
+        (token_logps(vocab), dh, du)
+    };
+    let (exact, rounded) = (run(Precision::F32), run(Precision::Bf16));
+    // A relative 2^-9 in each operand of logits of about size 5.
+    close("log-probs", &rounded.0, &wide(&exact.0), 0.02);
+    close("d hidden", &rounded.1, &wide(&exact.1), 0.02);
+    close("d output", &rounded.2, &wide(&exact.2), 0.02);
 }
 
 #[test]
@@ -74,9 +100,9 @@ fn normalizers_of_extreme_logits() {
 
 #[test]
 fn no_rows_are_no_work() {
-    let output = PackedWeight::transposed(&[1.0, 2.0], 2, 1);
+    let output = PackedWeight::transposed(&[1.0, 2.0], 2, 1, Precision::F32);
     let vocab = Vocab { hidden: &[], output: &output, targets: &[], inverse_temperature: 1.0 };
     assert!(token_logps(vocab).is_empty());
-    let plain = PackedWeight::plain(&[1.0, 2.0], 2, 1);
+    let plain = PackedWeight::plain(&[1.0, 2.0], 2, 1, Precision::F32);
     token_logps_backward(vocab, &[], VocabGrads { output: &plain, d_hidden: &mut [], d_output: Some(&mut [0.0; 2]) });
 }

@@ -3,19 +3,18 @@
 use std::collections::BTreeMap;
 
 use gainsay_core::rng::Key;
+use gainsay_kernels::gemm::Precision;
 
+use super::cache::WeightCache;
 use super::params::{
-    Adapter, AdapterConfig, Backbone, Grads, Linear, LoraPair, Model, Norm, Packed, ParamId, Part,
-    Proj, Tensor, Trainable,
+    Adapter, AdapterConfig, Backbone, Grads, Linear, LoraPair, Model, Norm, Packed, ParamId, Part, Proj, Tensor,
+    Trainable,
 };
 
 impl Tensor {
     /// All zeros.
     pub fn zeros(shape: &[usize]) -> Self {
-        Self {
-            shape: shape.to_vec(),
-            data: vec![0.0; shape.iter().product()],
-        }
+        Self { shape: shape.to_vec(), data: vec![0.0; shape.iter().product()] }
     }
 }
 
@@ -56,19 +55,12 @@ impl Packed {
 
     /// The last row of each sequence; no sequence may be empty.
     pub fn last_rows(&self) -> Vec<usize> {
-        debug_assert!(
-            self.offsets.windows(2).all(|w| w[0] < w[1]),
-            "an empty sequence has no last row"
-        );
+        debug_assert!(self.offsets.windows(2).all(|w| w[0] < w[1]), "an empty sequence has no last row");
         self.offsets.iter().skip(1).map(|end| end - 1).collect()
     }
 }
 
-fn push_norm<'a>(
-    out: &mut Vec<(ParamId, &'a Tensor)>,
-    norm: &'a Norm,
-    id: impl Fn(Part) -> ParamId,
-) {
+fn push_norm<'a>(out: &mut Vec<(ParamId, &'a Tensor)>, norm: &'a Norm, id: impl Fn(Part) -> ParamId) {
     out.push((id(Part::Weight), &norm.weight));
     out.extend(norm.bias.iter().map(|bias| (id(Part::Bias), bias)));
 }
@@ -91,12 +83,7 @@ impl Backbone {
             out.extend(layer.k_norm.iter().map(|n| (ParamId::KNorm(l), &n.weight)));
             for (proj, linear) in layer.projections() {
                 out.push((ParamId::Linear(l, proj, Part::Weight), &linear.weight));
-                out.extend(
-                    linear
-                        .bias
-                        .iter()
-                        .map(|b| (ParamId::Linear(l, proj, Part::Bias), b)),
-                );
+                out.extend(linear.bias.iter().map(|b| (ParamId::Linear(l, proj, Part::Bias), b)));
             }
         }
         push_norm(&mut out, &self.final_norm, ParamId::FinalNorm);
@@ -114,18 +101,8 @@ impl Backbone {
             ParamId::Embed => Some(&mut self.embed),
             ParamId::AttnNorm(l, part) => norm_mut(&mut self.layers.get_mut(l)?.attn_norm, part),
             ParamId::MlpNorm(l, part) => norm_mut(&mut self.layers.get_mut(l)?.mlp_norm, part),
-            ParamId::QNorm(l) => self
-                .layers
-                .get_mut(l)?
-                .q_norm
-                .as_mut()
-                .map(|n| &mut n.weight),
-            ParamId::KNorm(l) => self
-                .layers
-                .get_mut(l)?
-                .k_norm
-                .as_mut()
-                .map(|n| &mut n.weight),
+            ParamId::QNorm(l) => self.layers.get_mut(l)?.q_norm.as_mut().map(|n| &mut n.weight),
+            ParamId::KNorm(l) => self.layers.get_mut(l)?.k_norm.as_mut().map(|n| &mut n.weight),
             ParamId::Linear(l, proj, part) => {
                 let linear = self.layers.get_mut(l)?.linears[proj.index()].as_mut()?;
                 match part {
@@ -137,6 +114,12 @@ impl Backbone {
             ParamId::LmHead => self.lm_head.as_mut(),
             ParamId::LoraA(..) | ParamId::LoraB(..) | ParamId::Head => None,
         }
+    }
+
+    /// Chooses what the operands of products with the weights are rounded to; the weights
+    /// themselves stay f32, as do norms, attention, the residual stream and all sums.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.cache = WeightCache::new(precision);
     }
 
     /// The matrix that turns hidden rows into logits, `[vocab, hidden]`, and its name.
@@ -151,10 +134,7 @@ impl Backbone {
 impl super::params::Layer {
     /// The projections that this layer has, in [`Proj::ALL`] order.
     pub fn projections(&self) -> impl Iterator<Item = (Proj, &Linear)> {
-        Proj::ALL
-            .into_iter()
-            .zip(&self.linears)
-            .filter_map(|(proj, linear)| Some((proj, linear.as_ref()?)))
+        Proj::ALL.into_iter().zip(&self.linears).filter_map(|(proj, linear)| Some((proj, linear.as_ref()?)))
     }
 }
 
@@ -165,39 +145,19 @@ impl Adapter {
     pub fn new(config: &AdapterConfig, backbone: &Backbone, seed: u64) -> Self {
         let mut pairs = BTreeMap::new();
         for (l, layer) in backbone.layers.iter().enumerate() {
-            if config
-                .layers
-                .as_ref()
-                .is_some_and(|layers| !layers.contains(&l))
-            {
+            if config.layers.as_ref().is_some_and(|layers| !layers.contains(&l)) {
                 continue;
             }
-            for (proj, linear) in layer
-                .projections()
-                .filter(|(proj, _)| config.targets.contains(proj))
-            {
+            for (proj, linear) in layer.projections().filter(|(proj, _)| config.targets.contains(proj)) {
                 let (out, input) = (linear.weight.shape[0], linear.weight.shape[1]);
                 let mut a = Tensor::zeros(&[config.rank, input]);
-                let mut stream = Key::new(seed, "lora-a")
-                    .prompt(&format!("{l}/{proj:?}"))
-                    .stream();
+                let mut stream = Key::new(seed, "lora-a").prompt(&format!("{l}/{proj:?}")).stream();
                 let bound = 1.0 / (input as f64).sqrt();
-                a.data
-                    .iter_mut()
-                    .for_each(|w| *w = ((2.0 * stream.uniform() - 1.0) * bound) as f32);
-                pairs.insert(
-                    (l, proj),
-                    LoraPair {
-                        a,
-                        b: Tensor::zeros(&[out, config.rank]),
-                    },
-                );
+                a.data.iter_mut().for_each(|w| *w = ((2.0 * stream.uniform() - 1.0) * bound) as f32);
+                pairs.insert((l, proj), LoraPair { a, b: Tensor::zeros(&[out, config.rank]) });
             }
         }
-        Self {
-            config: config.clone(),
-            pairs,
-        }
+        Self { config: config.clone(), pairs }
     }
 
     /// alpha / rank.
@@ -207,14 +167,8 @@ impl Adapter {
 
     /// Every factor, in [`ParamId`] order.
     pub fn params(&self) -> Vec<(ParamId, &Tensor)> {
-        let a = self
-            .pairs
-            .iter()
-            .map(|(&(l, proj), pair)| (ParamId::LoraA(l, proj), &pair.a));
-        let b = self
-            .pairs
-            .iter()
-            .map(|(&(l, proj), pair)| (ParamId::LoraB(l, proj), &pair.b));
+        let a = self.pairs.iter().map(|(&(l, proj), pair)| (ParamId::LoraA(l, proj), &pair.a));
+        let b = self.pairs.iter().map(|(&(l, proj), pair)| (ParamId::LoraB(l, proj), &pair.b));
         a.chain(b).collect()
     }
 
@@ -235,25 +189,15 @@ impl Grads {
     pub fn zeros(model: &Model, what: &Trainable, with_head: bool) -> Self {
         let params = match what {
             Trainable::Head => Vec::new(),
-            Trainable::Lora => model
-                .adapter
-                .as_ref()
-                .map(Adapter::params)
-                .unwrap_or_default(),
+            Trainable::Lora => model.adapter.as_ref().map(Adapter::params).unwrap_or_default(),
             Trainable::Full => model.backbone.params(),
         };
-        let mut by_id: BTreeMap<_, _> = params
-            .into_iter()
-            .map(|(id, t)| (id, vec![0.0; t.data.len()]))
-            .collect();
+        let mut by_id: BTreeMap<_, _> = params.into_iter().map(|(id, t)| (id, vec![0.0; t.data.len()])).collect();
         if with_head {
             by_id.remove(&ParamId::LmHead);
             by_id.insert(ParamId::Head, vec![0.0; model.backbone.config.hidden_size]);
         }
-        Self {
-            by_id,
-            reached: Default::default(),
-        }
+        Self { by_id, reached: Default::default() }
     }
 
     /// The sum to add to, marked as reached; `None` for a frozen parameter.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gainsay_kernels::gemm::PackedWeight;
+use gainsay_kernels::gemm::{PackedWeight, Precision};
 
 use super::params::ParamId;
 
@@ -17,51 +17,52 @@ pub enum Form {
     Plain,
 }
 
-/// Packed copies of a backbone's weights. Belongs to one [`super::Backbone`]: a clone starts
-/// empty, and any two caches are equal, since they hold nothing that the weights do not say.
+/// Packed copies of a backbone's weights, and their precision. Belongs to one
+/// [`super::Backbone`]: a clone starts empty, and caches of one precision are equal, since they
+/// hold nothing that the weights do not say.
 #[derive(Default)]
 pub struct WeightCache {
+    precision: Precision,
     packed: Mutex<BTreeMap<(ParamId, Form), Arc<PackedWeight>>>,
 }
 
 impl WeightCache {
+    /// An empty cache whose copies will have this precision.
+    pub fn new(precision: Precision) -> Self {
+        Self { precision, packed: Mutex::default() }
+    }
+
+    /// The precision of products with the weights.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// The copy of parameter `id` for `form`, made by `pack` if it is not there yet.
-    pub fn get(
-        &self,
-        id: ParamId,
-        form: Form,
-        pack: impl FnOnce() -> PackedWeight,
-    ) -> Arc<PackedWeight> {
+    pub fn get(&self, id: ParamId, form: Form, pack: impl FnOnce() -> PackedWeight) -> Arc<PackedWeight> {
         let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        packed
-            .entry((id, form))
-            .or_insert_with(|| Arc::new(pack()))
-            .clone()
+        packed.entry((id, form)).or_insert_with(|| Arc::new(pack())).clone()
     }
 
     /// Forgets all copies: the weights have changed.
     pub fn clear(&mut self) {
-        self.packed
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.packed.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
 impl Clone for WeightCache {
     fn clone(&self) -> Self {
-        Self::default()
+        Self::new(self.precision)
     }
 }
 
 impl PartialEq for WeightCache {
-    fn eq(&self, _: &Self) -> bool {
-        true
+    fn eq(&self, other: &Self) -> bool {
+        self.precision == other.precision
     }
 }
 
 impl fmt::Debug for WeightCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("WeightCache")
+        write!(f, "WeightCache({:?})", self.precision)
     }
 }

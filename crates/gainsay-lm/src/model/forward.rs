@@ -34,10 +34,7 @@ struct Layout {
 
 impl Layout {
     fn rows(&self) -> Rows<'_> {
-        Rows {
-            positions: &self.positions,
-            table: &self.table,
-        }
+        Rows { positions: &self.positions, table: &self.table }
     }
 }
 
@@ -54,15 +51,9 @@ impl Model {
 
     fn layout(&self, batch: &Packed) -> Layout {
         let lengths = || (0..batch.len()).map(|i| batch.range(i).len());
-        let positions = lengths()
-            .flat_map(|len| (0..len as u32).collect::<Vec<_>>())
-            .collect();
+        let positions = lengths().flat_map(|len| (0..len as u32).collect::<Vec<_>>()).collect();
         let table = rope_table(&self.backbone.config, lengths().max().unwrap_or(0));
-        Layout {
-            positions,
-            table,
-            spans: Span::whole(&batch.offsets),
-        }
+        Layout { positions, table, spans: Span::whole(&batch.offsets) }
     }
 
     /// Embedding rows of `tokens`; every token must be below the vocabulary's size.
@@ -74,28 +65,19 @@ impl Model {
             let from = *token as usize * width;
             data.extend_from_slice(&table[from..from + width]);
         }
-        Mat {
-            rows: tokens.len(),
-            cols: width,
-            data,
-        }
+        Mat { rows: tokens.len(), cols: width, data }
     }
 
     /// Hidden rows after the final norm, `[tokens, hidden]`.
     pub fn hidden(&self, batch: &Packed) -> Mat {
-        self.norm(
-            &self.backbone.final_norm,
-            &self.hidden_at(batch, self.backbone.layers.len()),
-        )
+        self.norm(&self.backbone.final_norm, &self.hidden_at(batch, self.backbone.layers.len()))
     }
 
     /// The residual stream after the first `layer` layers (0: the embeddings), before any final
     /// norm.
     pub fn hidden_at(&self, batch: &Packed, layer: usize) -> Mat {
         let layout = self.layout(batch);
-        (0..layer).fold(self.embed(&batch.tokens), |x, l| {
-            self.layer(l, &layout.rows(), &layout.spans, &x).0
-        })
+        (0..layer).fold(self.embed(&batch.tokens), |x, l| self.layer(l, &layout.rows(), &layout.spans, &x).0)
     }
 
     /// As [`Model::hidden`], keeping what [`Model::backward`] needs.
@@ -107,11 +89,7 @@ impl Model {
             inputs.push(next);
         }
         let hidden = self.norm(&self.backbone.final_norm, &inputs[inputs.len() - 1]);
-        Tape {
-            batch: batch.clone(),
-            inputs,
-            hidden,
-        }
+        Tape { batch: batch.clone(), inputs, hidden }
     }
 
     /// Adds to `grads` the gradients that `d_hidden`, the gradient of the final hidden rows,
@@ -121,38 +99,18 @@ impl Model {
     pub fn backward(&self, tape: &Tape, d_hidden: Mat, grads: &mut Grads) {
         let layers = self.backbone.layers.len();
         let embedding = grads.trains(ParamId::Embed);
-        let lowest = if embedding {
-            Some(0)
-        } else {
-            (0..layers).find(|l| trains_layer(grads, *l))
-        };
+        let lowest = if embedding { Some(0) } else { (0..layers).find(|l| trains_layer(grads, *l)) };
         let layout = self.layout(&tape.batch);
         let mut d = Mat::zeros(d_hidden.rows, d_hidden.cols);
         let need = lowest.is_some();
         let norm = &self.backbone.final_norm;
-        self.norm_backward(
-            norm,
-            ParamId::FinalNorm,
-            &tape.inputs[layers],
-            &d_hidden,
-            need.then_some(&mut d),
-            grads,
-        );
+        self.norm_backward(norm, ParamId::FinalNorm, &tape.inputs[layers], &d_hidden, need.then_some(&mut d), grads);
         let Some(lowest) = lowest else { return };
         for l in (lowest..layers).rev() {
             let x = &tape.inputs[l];
             let (_, mut acts) = self.layer(l, &layout.rows(), &layout.spans, x);
             let need_input = l > lowest || embedding;
-            self.layer_backward(
-                l,
-                &layout.rows(),
-                &tape.batch.offsets,
-                x,
-                &mut acts,
-                &mut d,
-                need_input,
-                grads,
-            );
+            self.layer_backward(l, &layout.rows(), &tape.batch.offsets, x, &mut acts, &mut d, need_input, grads);
         }
         if let Some(sum) = grads.get_mut(ParamId::Embed) {
             vocab::add_rows_by_id(&d.data, &tape.batch.tokens, d.cols, sum);
@@ -161,24 +119,11 @@ impl Model {
 
     /// log softmax(hidden\[row\]·Uᵀ / temperature)\[target\] in nats for each (row, target); U is
     /// the output matrix. Logits exist only in chunks.
-    pub fn token_logps(
-        &self,
-        hidden: &Mat,
-        rows: &[usize],
-        targets: &[u32],
-        temperature: f32,
-    ) -> Vec<f32> {
-        let output = self
-            .backbone
-            .packed(self.backbone.unembedding().0, Form::Transposed);
+    pub fn token_logps(&self, hidden: &Mat, rows: &[usize], targets: &[u32], temperature: f32) -> Vec<f32> {
+        let output = self.backbone.packed(self.backbone.unembedding().0, Form::Transposed);
         let hidden = hidden.gather(rows);
         let inverse_temperature = 1.0 / temperature;
-        vocab::token_logps(Vocab {
-            hidden: &hidden.data,
-            output: &output,
-            targets,
-            inverse_temperature,
-        })
+        vocab::token_logps(Vocab { hidden: &hidden.data, output: &output, targets, inverse_temperature })
     }
 
     /// Adds the gradients of sum(d_logp · [`Model::token_logps`]) to `d_hidden` and, where the
@@ -199,25 +144,13 @@ impl Model {
         let targets: Vec<u32> = used.iter().map(|i| targets[*i]).collect();
         let d_logp: Vec<f32> = used.iter().map(|i| d_logp[*i]).collect();
         let id = self.backbone.unembedding().0;
-        let (output, plain) = (
-            self.backbone.packed(id, Form::Transposed),
-            self.backbone.packed(id, Form::Plain),
-        );
+        let (output, plain) = (self.backbone.packed(id, Form::Transposed), self.backbone.packed(id, Form::Plain));
         let picked = hidden.gather(&rows);
         let mut d_picked = Mat::zeros(picked.rows, picked.cols);
         vocab::token_logps_backward(
-            Vocab {
-                hidden: &picked.data,
-                output: &output,
-                targets: &targets,
-                inverse_temperature: 1.0 / temperature,
-            },
+            Vocab { hidden: &picked.data, output: &output, targets: &targets, inverse_temperature: 1.0 / temperature },
             &d_logp,
-            VocabGrads {
-                output: &plain,
-                d_hidden: &mut d_picked.data,
-                d_output: grads.get_mut(id),
-            },
+            VocabGrads { output: &plain, d_hidden: &mut d_picked.data, d_output: grads.get_mut(id) },
         );
         for (i, row) in rows.iter().enumerate() {
             gainsay_kernels::vector::axpy(1.0, d_picked.row(i), d_hidden.row_mut(*row));

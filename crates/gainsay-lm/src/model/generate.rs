@@ -80,9 +80,7 @@ pub fn generate(
         opts,
         draw,
         table: rope_table(&model.backbone.config, longest + opts.max_new_tokens),
-        queue: (0..prompts.len())
-            .flat_map(|r| (0..n[r]).map(move |c| (r, c)))
-            .collect(),
+        queue: (0..prompts.len()).flat_map(|r| (0..n[r]).map(move |c| (r, c))).collect(),
         open: BTreeMap::new(),
         rows: Vec::new(),
         logits: Vec::new(),
@@ -100,9 +98,7 @@ pub fn generate(
         let (ended, going) = batch.rows.drain(..).partition(|row| row.finished(opts));
         batch.rows = going;
         let ended: Vec<Row> = ended;
-        ended
-            .into_iter()
-            .for_each(|row| done[row.request][row.completion] = row.out);
+        ended.into_iter().for_each(|row| done[row.request][row.completion] = row.out);
     }
 }
 
@@ -153,18 +149,9 @@ struct Batch<'a> {
 impl Batch<'_> {
     /// Fills free rows from the queue, with their first token; returns how many.
     fn admit(&mut self, prompts: &[&[u32]], n: &[usize]) -> usize {
-        let free = self
-            .opts
-            .max_rows
-            .max(1)
-            .saturating_sub(self.rows.len())
-            .min(self.queue.len());
+        let free = self.opts.max_rows.max(1).saturating_sub(self.rows.len()).min(self.queue.len());
         let starts: Vec<(usize, usize)> = self.queue.drain(..free).collect();
-        let mut missing: Vec<usize> = starts
-            .iter()
-            .map(|s| s.0)
-            .filter(|r| !self.open.contains_key(r))
-            .collect();
+        let mut missing: Vec<usize> = starts.iter().map(|s| s.0).filter(|r| !self.open.contains_key(r)).collect();
         missing.dedup();
         while !missing.is_empty() {
             let mut tokens = 0;
@@ -192,10 +179,7 @@ impl Batch<'_> {
         };
         let begun: Vec<Row> = starts.par_iter().map(begin).collect();
         self.rows.extend(begun);
-        starts
-            .iter()
-            .filter(|(r, c)| c + 1 == n[*r])
-            .for_each(|(r, _)| drop(self.open.remove(r)));
+        starts.iter().filter(|(r, c)| c + 1 == n[*r]).for_each(|(r, _)| drop(self.open.remove(r)));
         starts.len()
     }
 
@@ -203,16 +187,10 @@ impl Batch<'_> {
     fn prefill(&mut self, requests: &[usize], prompts: &[&[u32]]) {
         let model = self.model;
         let sequences: Vec<&[u32]> = requests.iter().map(|r| prompts[*r]).collect();
-        assert!(
-            sequences.iter().all(|s| !s.is_empty()),
-            "a prompt needs at least one token"
-        );
+        assert!(sequences.iter().all(|s| !s.is_empty()), "a prompt needs at least one token");
         let batch = Packed::new(&sequences);
         let positions: Vec<u32> = sequences.iter().flat_map(|s| 0..s.len() as u32).collect();
-        let rows = Rows {
-            positions: &positions,
-            table: &self.table,
-        };
+        let rows = Rows { positions: &positions, table: &self.table };
         let spans = Span::whole(&batch.offsets);
         let layers = model.backbone.layers.len();
         let new_cache = |s: &&[u32]| KvCache::new(model.heads(), layers, s.len());
@@ -234,48 +212,28 @@ impl Batch<'_> {
         for (i, mut cache) in caches.into_iter().enumerate() {
             cache.set_len(sequences[i].len());
             let logits = logits[i * vocab..(i + 1) * vocab].to_vec();
-            self.open.insert(
-                requests[i],
-                Prefix {
-                    cache: Arc::new(cache),
-                    logits,
-                },
-            );
+            self.open.insert(requests[i], Prefix { cache: Arc::new(cache), logits });
         }
     }
 
     /// One more token for every row.
     fn step(&mut self) {
         let model = self.model;
-        let tokens: Vec<u32> = self
-            .rows
-            .iter()
-            .map(|row| row.out.token_ids[row.out.token_ids.len() - 1])
-            .collect();
+        let tokens: Vec<u32> = self.rows.iter().map(|row| row.out.token_ids[row.out.token_ids.len() - 1]).collect();
         let position = |row: &Row| (row.prefix.len() + row.tail.len()) as u32;
         let positions: Vec<u32> = self.rows.iter().map(position).collect();
         self.rows.iter_mut().for_each(|row| row.tail.reserve());
-        let rows = Rows {
-            positions: &positions,
-            table: &self.table,
-        };
+        let rows = Rows { positions: &positions, table: &self.table };
         let mut x = model.embed(&tokens);
         for l in 0..model.backbone.layers.len() {
             let qkv = model.qkv(l, &rows, &model.attention_input(l, &x));
             let mut mixed = Mat::zeros(x.rows, qkv.q.cols);
             let width = mixed.cols;
-            let each = self
-                .rows
-                .par_iter_mut()
-                .zip(mixed.data.par_chunks_mut(width))
-                .enumerate();
+            let each = self.rows.par_iter_mut().zip(mixed.data.par_chunks_mut(width)).enumerate();
             each.for_each_init(Vec::new, |scratch, (i, (row, mixed))| {
                 let at = row.tail.len();
                 row.tail.write(l, at, qkv.k.row(i), qkv.v.row(i));
-                let segments = [
-                    row.prefix.segment(l, row.prefix.len()),
-                    row.tail.segment(l, at + 1),
-                ];
+                let segments = [row.prefix.segment(l, row.prefix.len()), row.tail.segment(l, at + 1)];
                 decode_attention(model.heads(), qkv.q.row(i), &segments, scratch, mixed);
             });
             x = model.after_attention(l, &x, &mixed).0;
@@ -294,9 +252,7 @@ impl Batch<'_> {
 impl Model {
     /// Logits of hidden rows after the final norm, `[rows, vocab]`.
     fn logits(&self, hidden: &Mat, out: &mut Vec<f32>) {
-        let output = self
-            .backbone
-            .packed(self.backbone.unembedding().0, Form::Transposed);
+        let output = self.backbone.packed(self.backbone.unembedding().0, Form::Transposed);
         out.resize(hidden.rows * output.columns(), 0.0);
         matmul(hidden.rows, &hidden.data, Left::Rows, &output, out, false);
     }

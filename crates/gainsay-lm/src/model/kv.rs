@@ -19,13 +19,7 @@ impl KvCache {
     pub fn new(shape: Heads, layers: usize, capacity: usize) -> Self {
         let capacity = capacity.next_multiple_of(KvSegment::LANES);
         let zeros = || vec![vec![0.0; capacity * shape.kv_heads * shape.dim]; layers];
-        Self {
-            shape,
-            capacity,
-            len: 0,
-            keys: zeros(),
-            values: zeros(),
-        }
+        Self { shape, capacity, len: 0, keys: zeros(), values: zeros() }
     }
 
     /// Makes room for one more token.
@@ -36,30 +30,21 @@ impl KvCache {
         let (old, new) = (self.capacity, (2 * self.capacity).max(KvSegment::LANES));
         for keys in &mut self.keys {
             let mut wider = vec![0.0; keys.len() / old.max(1) * new];
-            for (to, from) in wider
-                .chunks_exact_mut(new)
-                .zip(keys.chunks_exact(old.max(1)))
-            {
+            for (to, from) in wider.chunks_exact_mut(new).zip(keys.chunks_exact(old.max(1))) {
                 to[..old].copy_from_slice(from);
             }
             *keys = wider;
         }
         let width = self.shape.kv_heads * self.shape.dim;
-        self.values
-            .iter_mut()
-            .for_each(|values| values.resize(new * width, 0.0));
+        self.values.iter_mut().for_each(|values| values.resize(new * width, 0.0));
         self.capacity = new;
     }
 
     /// Writes layer `layer` of token `position`.
     pub fn write(&mut self, layer: usize, position: usize, key: &[f32], value: &[f32]) {
-        let slots = self.keys[layer]
-            .iter_mut()
-            .skip(position)
-            .step_by(self.capacity);
+        let slots = self.keys[layer].iter_mut().skip(position).step_by(self.capacity);
         slots.zip(key).for_each(|(slot, k)| *slot = *k);
-        self.values[layer][position * value.len()..(position + 1) * value.len()]
-            .copy_from_slice(value);
+        self.values[layer][position * value.len()..(position + 1) * value.len()].copy_from_slice(value);
     }
 
     /// Tokens in use.
@@ -74,11 +59,6 @@ impl KvCache {
 
     /// The first `len` tokens of a layer.
     pub fn segment(&self, layer: usize, len: usize) -> KvSegment<'_> {
-        KvSegment {
-            keys: &self.keys[layer],
-            values: &self.values[layer],
-            capacity: self.capacity,
-            len,
-        }
+        KvSegment { keys: &self.keys[layer], values: &self.values[layer], capacity: self.capacity, len }
     }
 }

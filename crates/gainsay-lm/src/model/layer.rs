@@ -46,11 +46,7 @@ struct Mlp {
 impl Model {
     pub(super) fn heads(&self) -> Heads {
         let config = &self.backbone.config;
-        Heads {
-            heads: config.num_heads,
-            kv_heads: config.num_kv_heads,
-            dim: config.head_dim,
-        }
+        Heads { heads: config.num_heads, kv_heads: config.num_kv_heads, dim: config.head_dim }
     }
 
     fn has(&self, layer: usize, proj: Proj) -> bool {
@@ -63,24 +59,14 @@ impl Model {
         let (q, k, v) = if self.has(l, Proj::Qkv) {
             split_heads(&self.linear(l, Proj::Qkv, attn_in), dim)
         } else {
-            (
-                self.linear(l, Proj::Q, attn_in),
-                self.linear(l, Proj::K, attn_in),
-                self.linear(l, Proj::V, attn_in),
-            )
+            (self.linear(l, Proj::Q, attn_in), self.linear(l, Proj::K, attn_in), self.linear(l, Proj::V, attn_in))
         };
         let layer = &self.backbone.layers[l];
         let (mut q, raw_q) = self.head_norm(layer.q_norm.as_ref(), q);
         let (mut k, raw_k) = self.head_norm(layer.k_norm.as_ref(), k);
         rope(&mut q.data, q.cols, dim, rows.table, rows.positions, false);
         rope(&mut k.data, k.cols, dim, rows.table, rows.positions, false);
-        Qkv {
-            q,
-            k,
-            v,
-            raw_q,
-            raw_k,
-        }
+        Qkv { q, k, v, raw_q, raw_k }
     }
 
     fn head_norm(&self, norm: Option<&Norm>, x: Mat) -> (Mat, Option<Mat>) {
@@ -93,24 +79,14 @@ impl Model {
     /// The MLP; its result and what its backward reads.
     fn mlp(&self, l: usize, input: Mat) -> (Mat, Mlp) {
         let kind = kernel(self.backbone.config.activation);
-        let gate = self
-            .has(l, Proj::Gate)
-            .then(|| self.linear(l, Proj::Gate, &input));
+        let gate = self.has(l, Proj::Gate).then(|| self.linear(l, Proj::Gate, &input));
         let up = self.linear(l, Proj::Up, &input);
         let mut act = Mat::zeros(up.rows, up.cols);
         match &gate {
             Some(gate) => activation::gated(kind, &gate.data, &up.data, &mut act.data),
             None => activation::activate(kind, &up.data, &mut act.data),
         }
-        (
-            self.linear(l, Proj::Down, &act),
-            Mlp {
-                input,
-                gate,
-                up,
-                act,
-            },
-        )
+        (self.linear(l, Proj::Down, &act), Mlp { input, gate, up, act })
     }
 
     /// Everything after attention: `x` is the layer's input and `mixed` what attention gave.
@@ -137,25 +113,9 @@ impl Model {
         let attn_in = self.attention_input(l, x);
         let qkv = self.qkv(l, rows, &attn_in);
         let mut mixed = Mat::zeros(x.rows, qkv.q.cols);
-        attention(
-            self.heads(),
-            spans,
-            &qkv.q.data,
-            &qkv.k.data,
-            &qkv.v.data,
-            &mut mixed.data,
-        );
+        attention(self.heads(), spans, &qkv.q.data, &qkv.k.data, &qkv.v.data, &mut mixed.data);
         let (out, rest) = self.after_attention(l, x, &mixed);
-        (
-            out,
-            Acts {
-                attn_in,
-                qkv,
-                mixed,
-                middle: rest.middle,
-                mlp: rest.mlp,
-            },
-        )
+        (out, Acts { attn_in, qkv, mixed, middle: rest.middle, mlp: rest.mlp })
     }
 
     /// Adds the layer's parameter gradients to `grads`; turns `d`, the gradient of the output,
@@ -175,61 +135,29 @@ impl Model {
         let attention = need_input || trains_attention(grads, l);
         // With parallel residuals the attention's gradient is the output's, untouched.
         let d_out = acts.middle.is_none().then(|| d.clone());
-        let through_mlp = if acts.middle.is_some() {
-            attention
-        } else {
-            need_input
-        };
+        let through_mlp = if acts.middle.is_some() { attention } else { need_input };
         if through_mlp || trains_mlp(grads, l) {
             self.mlp_backward(l, acts, x, d, through_mlp, grads);
         }
         if attention {
             let d_attn = match &d_out {
-                Some(d_out) => {
-                    self.attention_part_backward(l, rows, offsets, acts, d_out, need_input, grads)
-                }
+                Some(d_out) => self.attention_part_backward(l, rows, offsets, acts, d_out, need_input, grads),
                 None => self.attention_part_backward(l, rows, offsets, acts, d, need_input, grads),
             };
             let norm = &self.backbone.layers[l].attn_norm;
-            self.norm_backward(
-                norm,
-                |p| ParamId::AttnNorm(l, p),
-                x,
-                &d_attn,
-                need_input.then_some(d),
-                grads,
-            );
+            self.norm_backward(norm, |p| ParamId::AttnNorm(l, p), x, &d_attn, need_input.then_some(d), grads);
         }
     }
 
     /// d += the MLP's share, through its norm.
-    fn mlp_backward(
-        &self,
-        l: usize,
-        acts: &mut Acts,
-        x: &Mat,
-        d: &mut Mat,
-        through: bool,
-        grads: &mut Grads,
-    ) {
+    fn mlp_backward(&self, l: usize, acts: &mut Acts, x: &Mat, d: &mut Mat, through: bool, grads: &mut Grads) {
         let kind = kernel(self.backbone.config.activation);
         let mlp = &mut acts.mlp;
         let norm_id = |p| ParamId::MlpNorm(l, p);
-        let need_norm =
-            through || grads.trains(norm_id(Part::Weight)) || grads.trains(norm_id(Part::Bias));
-        let need_act = need_norm
-            || [Proj::Gate, Proj::Up]
-                .iter()
-                .any(|p| trains_linear(grads, l, *p));
+        let need_norm = through || grads.trains(norm_id(Part::Weight)) || grads.trains(norm_id(Part::Bias));
+        let need_act = need_norm || [Proj::Gate, Proj::Up].iter().any(|p| trains_linear(grads, l, *p));
         let mut d_act = Mat::zeros(mlp.act.rows, mlp.act.cols);
-        self.linear_backward(
-            l,
-            Proj::Down,
-            &mlp.act,
-            d,
-            need_act.then_some(&mut d_act),
-            grads,
-        );
+        self.linear_backward(l, Proj::Down, &mlp.act, d, need_act.then_some(&mut d_act), grads);
         if !need_act {
             return;
         }
@@ -237,33 +165,12 @@ impl Model {
         match &mut mlp.gate {
             Some(gate) => {
                 activation::gated_backward(kind, &mut gate.data, &mut mlp.up.data, &d_act.data);
-                self.linear_backward(
-                    l,
-                    Proj::Gate,
-                    &mlp.input,
-                    gate,
-                    need_norm.then_some(&mut d_in),
-                    grads,
-                );
-                self.linear_backward(
-                    l,
-                    Proj::Up,
-                    &mlp.input,
-                    &mlp.up,
-                    need_norm.then_some(&mut d_in),
-                    grads,
-                );
+                self.linear_backward(l, Proj::Gate, &mlp.input, gate, need_norm.then_some(&mut d_in), grads);
+                self.linear_backward(l, Proj::Up, &mlp.input, &mlp.up, need_norm.then_some(&mut d_in), grads);
             }
             None => {
                 activation::activate_backward(kind, &mlp.up.data, &mut d_act.data);
-                self.linear_backward(
-                    l,
-                    Proj::Up,
-                    &mlp.input,
-                    &d_act,
-                    need_norm.then_some(&mut d_in),
-                    grads,
-                );
+                self.linear_backward(l, Proj::Up, &mlp.input, &d_act, need_norm.then_some(&mut d_in), grads);
             }
         }
         if need_norm {
@@ -285,35 +192,17 @@ impl Model {
         grads: &mut Grads,
     ) -> Mat {
         let norm_id = |p| ParamId::AttnNorm(l, p);
-        let need_norm =
-            need_input || grads.trains(norm_id(Part::Weight)) || grads.trains(norm_id(Part::Bias));
-        let heads = [ParamId::QNorm(l), ParamId::KNorm(l)]
-            .iter()
-            .any(|id| grads.trains(*id));
-        let projections = [Proj::Q, Proj::K, Proj::V, Proj::Qkv]
-            .iter()
-            .any(|p| trains_linear(grads, l, *p));
+        let need_norm = need_input || grads.trains(norm_id(Part::Weight)) || grads.trains(norm_id(Part::Bias));
+        let heads = [ParamId::QNorm(l), ParamId::KNorm(l)].iter().any(|id| grads.trains(*id));
+        let projections = [Proj::Q, Proj::K, Proj::V, Proj::Qkv].iter().any(|p| trains_linear(grads, l, *p));
         let need_mixed = need_norm || heads || projections;
         let mut d_mixed = Mat::zeros(acts.mixed.rows, acts.mixed.cols);
-        self.linear_backward(
-            l,
-            Proj::O,
-            &acts.mixed,
-            d,
-            need_mixed.then_some(&mut d_mixed),
-            grads,
-        );
+        self.linear_backward(l, Proj::O, &acts.mixed, d, need_mixed.then_some(&mut d_mixed), grads);
         let mut d_in = Mat::zeros(acts.attn_in.rows, acts.attn_in.cols);
         if !need_mixed {
             return d_in;
         }
-        let Qkv {
-            q,
-            k,
-            v,
-            raw_q,
-            raw_k,
-        } = &acts.qkv;
+        let Qkv { q, k, v, raw_q, raw_k } = &acts.qkv;
         let like = |m: &Mat| Mat::zeros(m.rows, m.cols);
         let (mut dq, mut dk, mut dv) = (like(q), like(k), like(v));
         let shape = self.heads();
@@ -328,57 +217,17 @@ impl Model {
             &mut dk.data,
             &mut dv.data,
         );
-        rope(
-            &mut dq.data,
-            q.cols,
-            shape.dim,
-            rows.table,
-            rows.positions,
-            true,
-        );
-        rope(
-            &mut dk.data,
-            k.cols,
-            shape.dim,
-            rows.table,
-            rows.positions,
-            true,
-        );
+        rope(&mut dq.data, q.cols, shape.dim, rows.table, rows.positions, true);
+        rope(&mut dk.data, k.cols, shape.dim, rows.table, rows.positions, true);
         let layer = &self.backbone.layers[l];
-        let dq = self.head_norm_backward(
-            layer.q_norm.as_ref(),
-            ParamId::QNorm(l),
-            raw_q.as_ref(),
-            dq,
-            grads,
-        );
-        let dk = self.head_norm_backward(
-            layer.k_norm.as_ref(),
-            ParamId::KNorm(l),
-            raw_k.as_ref(),
-            dk,
-            grads,
-        );
+        let dq = self.head_norm_backward(layer.q_norm.as_ref(), ParamId::QNorm(l), raw_q.as_ref(), dq, grads);
+        let dk = self.head_norm_backward(layer.k_norm.as_ref(), ParamId::KNorm(l), raw_k.as_ref(), dk, grads);
         if self.has(l, Proj::Qkv) {
             let d_qkv = join_heads(&dq, &dk, &dv, shape.dim);
-            self.linear_backward(
-                l,
-                Proj::Qkv,
-                &acts.attn_in,
-                &d_qkv,
-                need_norm.then_some(&mut d_in),
-                grads,
-            );
+            self.linear_backward(l, Proj::Qkv, &acts.attn_in, &d_qkv, need_norm.then_some(&mut d_in), grads);
         } else {
             for (proj, dy) in [(Proj::Q, dq), (Proj::K, dk), (Proj::V, dv)] {
-                self.linear_backward(
-                    l,
-                    proj,
-                    &acts.attn_in,
-                    &dy,
-                    need_norm.then_some(&mut d_in),
-                    grads,
-                );
+                self.linear_backward(l, proj, &acts.attn_in, &dy, need_norm.then_some(&mut d_in), grads);
             }
         }
         d_in
@@ -408,9 +257,7 @@ pub(super) struct LayerRest {
 }
 
 fn trains_linear(grads: &Grads, l: usize, proj: Proj) -> bool {
-    [Part::Weight, Part::Bias]
-        .iter()
-        .any(|p| grads.trains(ParamId::Linear(l, proj, *p)))
+    [Part::Weight, Part::Bias].iter().any(|p| grads.trains(ParamId::Linear(l, proj, *p)))
         || grads.trains(ParamId::LoraA(l, proj))
         || grads.trains(ParamId::LoraB(l, proj))
 }
@@ -423,16 +270,12 @@ fn trains_attention(grads: &Grads, l: usize) -> bool {
     trains_norm(grads, |p| ParamId::AttnNorm(l, p))
         || grads.trains(ParamId::QNorm(l))
         || grads.trains(ParamId::KNorm(l))
-        || [Proj::Q, Proj::K, Proj::V, Proj::Qkv, Proj::O]
-            .iter()
-            .any(|p| trains_linear(grads, l, *p))
+        || [Proj::Q, Proj::K, Proj::V, Proj::Qkv, Proj::O].iter().any(|p| trains_linear(grads, l, *p))
 }
 
 fn trains_mlp(grads: &Grads, l: usize) -> bool {
     trains_norm(grads, |p| ParamId::MlpNorm(l, p))
-        || [Proj::Gate, Proj::Up, Proj::Down]
-            .iter()
-            .any(|p| trains_linear(grads, l, *p))
+        || [Proj::Gate, Proj::Up, Proj::Down].iter().any(|p| trains_linear(grads, l, *p))
 }
 
 /// True where some parameter of layer `l` is trained.

@@ -11,9 +11,10 @@ pub mod params;
 mod sampler;
 
 pub use forward::Tape;
+pub use gainsay_kernels::gemm::Precision;
 pub use generate::{GenOptions, Generated, generate};
 pub use ops::Mat;
 pub use params::{
-    Adapter, AdapterConfig, Backbone, Grads, Layer, Linear, LoraPair, Model, Norm, Packed, ParamId,
-    Part, Proj, Tensor, Trainable,
+    Adapter, AdapterConfig, Backbone, Grads, Layer, Linear, LoraPair, Model, Norm, Packed, ParamId, Part, Proj, Tensor,
+    Trainable,
 };

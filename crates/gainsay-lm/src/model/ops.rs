@@ -1,7 +1,7 @@
 //! Building blocks of the layers: projections with their adapter, norms, rotary angles.
 
 use gainsay_kernels::activation::Activation as Kernel;
-use gainsay_kernels::gemm::{Left, PackedWeight, matmul};
+use gainsay_kernels::gemm::{Left, PackedWeight, Precision, matmul};
 use gainsay_kernels::rope::RopeTable;
 use gainsay_kernels::{norm, vector};
 
@@ -23,11 +23,7 @@ pub struct Mat {
 impl Mat {
     /// All zeros.
     pub fn zeros(rows: usize, cols: usize) -> Self {
-        Self {
-            rows,
-            cols,
-            data: vec![0.0; rows * cols],
-        }
+        Self { rows, cols, data: vec![0.0; rows * cols] }
     }
 
     /// Row `i`.
@@ -43,13 +39,8 @@ impl Mat {
     /// The named rows, in that order.
     pub fn gather(&self, rows: &[usize]) -> Self {
         let mut data = Vec::with_capacity(rows.len() * self.cols);
-        rows.iter()
-            .for_each(|row| data.extend_from_slice(self.row(*row)));
-        Self {
-            rows: rows.len(),
-            cols: self.cols,
-            data,
-        }
+        rows.iter().for_each(|row| data.extend_from_slice(self.row(*row)));
+        Self { rows: rows.len(), cols: self.cols, data }
     }
 }
 
@@ -60,7 +51,7 @@ fn times_transposed(x: &Mat, factor: &super::Tensor, scale: f32) -> Mat {
         x.rows,
         &x.data,
         Left::Rows,
-        &PackedWeight::transposed(&factor.data, factor.shape[0], x.cols),
+        &PackedWeight::transposed(&factor.data, factor.shape[0], x.cols, Precision::F32),
         &mut y.data,
         false,
     );
@@ -75,17 +66,17 @@ impl Backbone {
     pub(super) fn packed(&self, id: ParamId, form: Form) -> std::sync::Arc<PackedWeight> {
         self.cache.get(id, form, || {
             let tensor = match id {
-                ParamId::Linear(l, proj, Part::Weight) => self.layers[l].linears[proj.index()]
-                    .as_ref()
-                    .map(|l| &l.weight),
+                ParamId::Linear(l, proj, Part::Weight) => {
+                    self.layers[l].linears[proj.index()].as_ref().map(|l| &l.weight)
+                }
                 ParamId::LmHead => self.lm_head.as_ref(),
                 _ => Some(&self.embed),
             };
             let weight = tensor.expect("only parameters that exist are packed");
             let (out, input) = (weight.shape[0], weight.shape[1]);
             match form {
-                Form::Transposed => PackedWeight::transposed(&weight.data, out, input),
-                Form::Plain => PackedWeight::plain(&weight.data, out, input),
+                Form::Transposed => PackedWeight::transposed(&weight.data, out, input, self.cache.precision()),
+                Form::Plain => PackedWeight::plain(&weight.data, out, input, self.cache.precision()),
             }
         })
     }
@@ -99,15 +90,10 @@ impl Model {
 
     /// y = x Wᵀ + b + (alpha / rank) (x Aᵀ) Bᵀ for projection `proj` of `layer`.
     pub(super) fn linear(&self, layer: usize, proj: Proj, x: &Mat) -> Mat {
-        let weight = self
-            .backbone
-            .packed(ParamId::Linear(layer, proj, Part::Weight), Form::Transposed);
+        let weight = self.backbone.packed(ParamId::Linear(layer, proj, Part::Weight), Form::Transposed);
         let mut y = Mat::zeros(x.rows, weight.columns());
         matmul(x.rows, &x.data, Left::Rows, &weight, &mut y.data, false);
-        if let Some(bias) = self.backbone.layers[layer].linears[proj.index()]
-            .as_ref()
-            .and_then(|l| l.bias.as_ref())
-        {
+        if let Some(bias) = self.backbone.layers[layer].linears[proj.index()].as_ref().and_then(|l| l.bias.as_ref()) {
             vector::add_bias(&mut y.data, &bias.data);
         }
         if let Some((pair, scale)) = self.lora(layer, proj) {
@@ -117,7 +103,7 @@ impl Model {
                 x.rows,
                 &low.data,
                 Left::Rows,
-                &PackedWeight::transposed(&pair.b.data, out, rank),
+                &PackedWeight::transposed(&pair.b.data, out, rank, Precision::F32),
                 &mut y.data,
                 true,
             );
@@ -139,7 +125,7 @@ impl Model {
     ) {
         let id = ParamId::Linear(layer, proj, Part::Weight);
         if let Some(sum) = grads.get_mut(id) {
-            let right = PackedWeight::plain(&x.data, x.rows, x.cols);
+            let right = PackedWeight::plain(&x.data, x.rows, x.cols, Precision::F32);
             matmul(dy.cols, &dy.data, Left::Columns, &right, sum, true);
         }
         if let Some(sum) = grads.get_mut(ParamId::Linear(layer, proj, Part::Bias)) {
@@ -159,9 +145,7 @@ impl Model {
         let mut y = Mat::zeros(x.rows, x.cols);
         let eps = self.backbone.config.norm_eps;
         match &norm.bias {
-            Some(bias) => {
-                norm::layer_norm(&x.data, &norm.weight.data, &bias.data, eps, &mut y.data)
-            }
+            Some(bias) => norm::layer_norm(&x.data, &norm.weight.data, &bias.data, eps, &mut y.data),
             None => norm::rms_norm(&x.data, &norm.weight.data, eps, &mut y.data),
         }
         y
@@ -211,7 +195,7 @@ fn lora_backward(
         dy.rows,
         &dy.data,
         Left::Rows,
-        &PackedWeight::plain(&pair.b.data, out, rank),
+        &PackedWeight::plain(&pair.b.data, out, rank, Precision::F32),
         &mut low.data,
         false,
     );
@@ -221,24 +205,17 @@ fn lora_backward(
             rank,
             &low.data,
             Left::Columns,
-            &PackedWeight::plain(&x.data, x.rows, x.cols),
+            &PackedWeight::plain(&x.data, x.rows, x.cols, Precision::F32),
             sum,
             true,
         );
     }
     if let Some(sum) = grads.get_mut(id_b) {
         let down = times_transposed(x, &pair.a, scale);
-        matmul(
-            out,
-            &dy.data,
-            Left::Columns,
-            &PackedWeight::plain(&down.data, x.rows, rank),
-            sum,
-            true,
-        );
+        matmul(out, &dy.data, Left::Columns, &PackedWeight::plain(&down.data, x.rows, rank, Precision::F32), sum, true);
     }
     if let Some(dx) = dx {
-        let a = PackedWeight::plain(&pair.a.data, rank, x.cols);
+        let a = PackedWeight::plain(&pair.a.data, rank, x.cols, Precision::F32);
         matmul(dy.rows, &low.data, Left::Rows, &a, &mut dx.data, true);
     }
 }
@@ -263,8 +240,7 @@ pub fn rope_frequencies(config: &ModelConfig) -> Vec<f64> {
             return f;
         };
         let turns = s.original_positions * f / std::f64::consts::TAU;
-        let keep = ((turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor))
-            .clamp(0.0, 1.0);
+        let keep = ((turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor)).clamp(0.0, 1.0);
         keep * f + (1.0 - keep) * f / s.factor
     });
     scaled.map(|f| f64::from(f as f32)).collect()

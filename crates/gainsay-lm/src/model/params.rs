@@ -40,16 +40,7 @@ pub enum Proj {
 
 impl Proj {
     /// Every projection, in the order of [`Layer::linears`].
-    pub const ALL: [Self; 8] = [
-        Self::Q,
-        Self::K,
-        Self::V,
-        Self::Qkv,
-        Self::O,
-        Self::Gate,
-        Self::Up,
-        Self::Down,
-    ];
+    pub const ALL: [Self; 8] = [Self::Q, Self::K, Self::V, Self::Qkv, Self::O, Self::Gate, Self::Up, Self::Down];
 }
 
 /// y = x W^T + b.

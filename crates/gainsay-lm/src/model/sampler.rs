@@ -1,6 +1,6 @@
 //! One token from one row of logits.
 
-use gainsay_kernels::vocab::{exp_scaled, log_normalizer};
+use gainsay_kernels::softmax::{exp_scaled, log_normalizer};
 
 use super::generate::GenOptions;
 
@@ -12,12 +12,7 @@ const BLOCK: usize = 256;
 /// smallest set that reaches `top_p` of what is left; the token is where the cumulative sum, in
 /// order of ids, passes `u` times the total. With temperature 0: the largest logit, the lowest id
 /// among equals.
-pub(super) fn pick(
-    logits: &[f32],
-    opts: &GenOptions,
-    u: f64,
-    scratch: &mut Vec<f32>,
-) -> (u32, f32) {
+pub(super) fn pick(logits: &[f32], opts: &GenOptions, u: f64, scratch: &mut Vec<f32>) -> (u32, f32) {
     let (most, log_sum) = log_normalizer(logits);
     let token = if opts.temperature > 0.0 {
         scratch.resize(logits.len(), 0.0);
@@ -27,10 +22,7 @@ pub(super) fn pick(
     } else {
         logits.iter().position(|z| *z == most).unwrap_or(0)
     };
-    (
-        token as u32,
-        (f64::from(logits[token]) - f64::from(most) - log_sum) as f32,
-    )
+    (token as u32, (f64::from(logits[token]) - f64::from(most) - log_sum) as f32)
 }
 
 /// The index at which the cumulative sum of `weights` passes `u` times their total.
@@ -58,19 +50,13 @@ fn inverse_cdf(weights: &[f32], u: f64) -> usize {
 
 /// Zeroes what top-k and then top-p leave out; equal weights rank by id.
 fn cut(weights: &mut [f32], top_k: usize, top_p: f64) {
-    let keep_k = if top_k == 0 {
-        weights.len()
-    } else {
-        top_k.min(weights.len())
-    };
+    let keep_k = if top_k == 0 { weights.len() } else { top_k.min(weights.len()) };
     if keep_k == weights.len() && top_p >= 1.0 {
         return;
     }
-    let total =
-        |ids: &[usize], weights: &[f32]| ids.iter().map(|i| f64::from(weights[*i])).sum::<f64>();
+    let total = |ids: &[usize], weights: &[f32]| ids.iter().map(|i| f64::from(weights[*i])).sum::<f64>();
     let mut ids: Vec<usize> = (0..weights.len()).collect();
-    let order =
-        |weights: &[f32], a: &usize, b: &usize| weights[*b].total_cmp(&weights[*a]).then(a.cmp(b));
+    let order = |weights: &[f32], a: &usize, b: &usize| weights[*b].total_cmp(&weights[*a]).then(a.cmp(b));
     if keep_k < ids.len() {
         ids.select_nth_unstable_by(keep_k - 1, |a, b| order(weights, a, b));
         ids.truncate(keep_k);
@@ -115,74 +101,38 @@ mod tests {
         for i in 0..10_000 {
             let (token, logp) = pick(logits, opts, (f64::from(i) + 0.5) / 1e4, &mut Vec::new());
             let total: f64 = logits.iter().map(|z| f64::from(*z).exp()).sum();
-            assert!(
-                (f64::from(logp) - (f64::from(logits[token as usize]) - total.ln())).abs() < 1e-5
-            );
+            assert!((f64::from(logp) - (f64::from(logits[token as usize]) - total.ln())).abs() < 1e-5);
             counts[token as usize] += 1e-4;
         }
         counts
     }
 
     fn close(a: &[f64], b: &[f64]) {
-        assert!(
-            a.iter().zip(b).all(|(a, b)| (a - b).abs() < 2e-4),
-            "{a:?} instead of {b:?}"
-        );
+        assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 2e-4), "{a:?} instead of {b:?}");
     }
 
     // Probabilities 0.5, 0.25, 0.125, 0.125 at temperature 1.
-    const LOGITS: [f32; 4] = [
-        3.0 * std::f32::consts::LN_2,
-        2.0 * std::f32::consts::LN_2,
-        std::f32::consts::LN_2,
-        std::f32::consts::LN_2,
-    ];
+    const LOGITS: [f32; 4] =
+        [3.0 * std::f32::consts::LN_2, 2.0 * std::f32::consts::LN_2, std::f32::consts::LN_2, std::f32::consts::LN_2];
 
     #[test]
     fn frequencies_follow_the_softmax() {
-        close(
-            &shares(&LOGITS, &options(1.0, 0, 1.0)),
-            &[0.5, 0.25, 0.125, 0.125],
-        );
+        close(&shares(&LOGITS, &options(1.0, 0, 1.0)), &[0.5, 0.25, 0.125, 0.125]);
         // Temperature 1/2 squares: 16, 4, 1, 1 of 22.
-        close(
-            &shares(&LOGITS, &options(0.5, 0, 1.0)),
-            &[16.0 / 22.0, 4.0 / 22.0, 1.0 / 22.0, 1.0 / 22.0],
-        );
+        close(&shares(&LOGITS, &options(0.5, 0, 1.0)), &[16.0 / 22.0, 4.0 / 22.0, 1.0 / 22.0, 1.0 / 22.0]);
     }
 
     #[test]
     fn cuts_keep_the_most_probable() {
-        close(
-            &shares(&LOGITS, &options(1.0, 1, 1.0)),
-            &[1.0, 0.0, 0.0, 0.0],
-        );
-        close(
-            &shares(&LOGITS, &options(1.0, 2, 1.0)),
-            &[2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0],
-        );
+        close(&shares(&LOGITS, &options(1.0, 1, 1.0)), &[1.0, 0.0, 0.0, 0.0]);
+        close(&shares(&LOGITS, &options(1.0, 2, 1.0)), &[2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0]);
         // Of equal weights the lower id stays.
-        close(
-            &shares(&LOGITS, &options(1.0, 3, 1.0)),
-            &[4.0 / 7.0, 2.0 / 7.0, 1.0 / 7.0, 0.0],
-        );
-        close(
-            &shares(&LOGITS, &options(1.0, 0, 0.5)),
-            &[1.0, 0.0, 0.0, 0.0],
-        );
-        close(
-            &shares(&LOGITS, &options(1.0, 0, 0.6)),
-            &[2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0],
-        );
+        close(&shares(&LOGITS, &options(1.0, 3, 1.0)), &[4.0 / 7.0, 2.0 / 7.0, 1.0 / 7.0, 0.0]);
+        close(&shares(&LOGITS, &options(1.0, 0, 0.5)), &[1.0, 0.0, 0.0, 0.0]);
+        close(&shares(&LOGITS, &options(1.0, 0, 0.6)), &[2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0]);
         // 0.7 of the two that top-k left: the first has 2/3 of them, so both stay.
-        close(
-            &shares(&LOGITS, &options(1.0, 2, 0.7)),
-            &[2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0],
-        );
-        close(
-            &shares(&LOGITS, &options(1.0, 2, 0.6)),
-            &[1.0, 0.0, 0.0, 0.0],
-        );
+        close(&shares(&LOGITS, &options(1.0, 2, 0.7)), &[2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0]);
+        close(&shares(&LOGITS, &options(1.0, 2, 0.6)), &[1.0, 0.0, 0.0, 0.0]);
     }
 
     #[test]
@@ -197,9 +147,6 @@ mod tests {
         let mut logits = vec![f32::NEG_INFINITY; 700];
         (logits[300], logits[650]) = (1.0, 1.0);
         assert_eq!(pick(&logits, &opts, 0.0, &mut Vec::new()).0, 300);
-        assert_eq!(
-            pick(&logits, &opts, 1.0 - f64::EPSILON / 2.0, &mut Vec::new()).0,
-            650
-        );
+        assert_eq!(pick(&logits, &opts, 1.0 - f64::EPSILON / 2.0, &mut Vec::new()).0, 650);
     }
 }

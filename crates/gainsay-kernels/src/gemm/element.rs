@@ -1,0 +1,146 @@
+//! What packed operands are made of.
+
+use crate::isa::{Isa, isa, vectorized};
+
+use super::micro::{Tile, portable};
+#[cfg(target_arch = "x86_64")]
+use super::x86;
+
+/// A packed value: one f32, or two neighboring depths as bf16.
+pub trait Element: Copy + Default + Send + Sync + 'static {
+    /// Depths in one element.
+    const DEPTHS: usize;
+
+    /// Elements for `k` depths.
+    fn count(k: usize) -> usize {
+        k.div_ceil(Self::DEPTHS)
+    }
+
+    /// The elements of a row of values, the last one filled up with zero.
+    fn fill(row: &[f32], out: &mut [Self]);
+
+    /// `DEPTHS` rows (fewer at the end), interleaved: out\[i\] holds value i of each.
+    fn interleave(rows: &[&[f32]], out: &mut [Self]);
+
+    /// sum + a * b in every depth.
+    fn madd<const FMA: bool>(self, other: Self, sum: f32) -> f32;
+
+    /// The tile's kernel.
+    ///
+    /// # Safety
+    /// As [`Tile::run`].
+    unsafe fn run(tile: Tile<Self>, c: *mut f32, stride: usize);
+}
+
+impl Element for f32 {
+    const DEPTHS: usize = 1;
+
+    fn fill(row: &[f32], out: &mut [Self]) {
+        out.copy_from_slice(row);
+    }
+
+    fn interleave(rows: &[&[f32]], out: &mut [Self]) {
+        out.copy_from_slice(rows[0]);
+    }
+
+    #[inline(always)]
+    fn madd<const FMA: bool>(self, other: Self, sum: f32) -> f32 {
+        crate::isa::madd::<FMA>(self, other, sum)
+    }
+
+    unsafe fn run(tile: Tile<Self>, c: *mut f32, stride: usize) {
+        // SAFETY: the caller's promises; isa() is never better than what the machine reports.
+        unsafe {
+            match isa() {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 | Isa::Avx512Bf16 => x86::avx512_f32(tile, c, stride),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => x86::avx2(tile, c, stride),
+                _ => portable::<f32, false>(tile, c, stride),
+            }
+        }
+    }
+}
+
+/// Two bf16 values, the lower depth in the low half.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Pair(u32);
+
+/// The upper half of `x` rounded to the nearest bf16, ties to even; NaN stays NaN.
+#[inline(always)]
+fn round(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7FFF + ((bits >> 16) & 1));
+    if x.is_nan() { bits | 0x0040_0000 } else { rounded }
+}
+
+impl Pair {
+    /// `low` and `high`, rounded.
+    #[inline(always)]
+    pub fn new(low: f32, high: f32) -> Self {
+        Self((round(low) >> 16) | (round(high) & 0xFFFF_0000))
+    }
+
+    /// The two values.
+    #[inline(always)]
+    pub fn values(self) -> (f32, f32) {
+        (f32::from_bits(self.0 << 16), f32::from_bits(self.0 & 0xFFFF_0000))
+    }
+}
+
+#[inline(always)]
+fn pairs_body<const FMA: bool>(row: &[f32], out: &mut [Pair]) {
+    let (chunks, rest) = row.as_chunks::<2>();
+    for (out, [low, high]) in out.iter_mut().zip(chunks) {
+        *out = Pair::new(*low, *high);
+    }
+    if let ([low], Some(last)) = (rest, out.last_mut()) {
+        *last = Pair::new(*low, 0.0);
+    }
+}
+vectorized! { fn pairs(row: &[f32], out: &mut [Pair]) = pairs_body }
+
+#[inline(always)]
+fn zipped_body<const FMA: bool>(low: &[f32], high: &[f32], out: &mut [Pair]) {
+    for ((out, low), high) in out.iter_mut().zip(low).zip(high) {
+        *out = Pair::new(*low, *high);
+    }
+}
+vectorized! { fn zipped(low: &[f32], high: &[f32], out: &mut [Pair]) = zipped_body }
+
+impl Element for Pair {
+    const DEPTHS: usize = 2;
+
+    fn fill(row: &[f32], out: &mut [Self]) {
+        pairs(row, out);
+    }
+
+    fn interleave(rows: &[&[f32]], out: &mut [Self]) {
+        match rows {
+            [low, high] => zipped(low, high, out),
+            rows => out.iter_mut().zip(rows[0]).for_each(|(out, low)| *out = Self::new(*low, 0.0)),
+        }
+    }
+
+    #[inline(always)]
+    fn madd<const FMA: bool>(self, other: Self, sum: f32) -> f32 {
+        let ((a, b), (c, d)) = (self.values(), other.values());
+        crate::isa::madd::<FMA>(b, d, crate::isa::madd::<FMA>(a, c, sum))
+    }
+
+    unsafe fn run(tile: Tile<Self>, c: *mut f32, stride: usize) {
+        // SAFETY: the caller's promises; isa() is never better than what the machine reports.
+        unsafe {
+            match isa() {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512Bf16 => x86::avx512_bf16(tile, c, stride),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => x86::pairs_avx512(tile, c, stride),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => x86::pairs_avx2(tile, c, stride),
+                _ => portable::<Pair, false>(tile, c, stride),
+            }
+        }
+    }
+}

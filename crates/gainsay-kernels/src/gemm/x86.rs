@@ -1,0 +1,193 @@
+//! The tile kernels for x86-64.
+
+use std::arch::x86_64::*;
+
+use super::element::Pair;
+use super::micro::{Tile, portable};
+use super::pack::PANEL;
+
+macro_rules! by_height {
+    ($height:expr, $kernel:ident::<$width:literal>$args:tt, $($h:literal)*) => {
+        match $height {
+            $($h => $kernel::<$h, $width>$args,)*
+            _ => unreachable!("tile height"),
+        }
+    };
+}
+
+/// Defines a tile kernel of up to 14 rows by two 16-lane vectors; `$left` broadcasts the element
+/// behind a pointer, `$right` loads 16 of them, `$madd` adds a product to the sums.
+macro_rules! avx512_tile {
+    ($features:literal, $element:ty, $name:ident, $rows:ident, $left:expr, $right:expr, $madd:expr) => {
+        /// # Safety
+        /// As [`Tile::run`], on a machine with these features.
+        #[target_feature(enable = $features)]
+        pub unsafe fn $name(t: Tile<$element>, c: *mut f32, stride: usize) {
+            // SAFETY: the caller's promises.
+            unsafe {
+                if t.width <= 16 {
+                    by_height!(t.height, $rows::<1>(t, c, stride), 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+                } else {
+                    by_height!(t.height, $rows::<2>(t, c, stride), 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+                }
+            }
+        }
+
+        /// `R` rows of `V` vectors.
+        ///
+        /// # Safety
+        /// As above; `t.height == R` and `t.width <= 16 * V`.
+        #[target_feature(enable = $features)]
+        unsafe fn $rows<const R: usize, const V: usize>(t: Tile<$element>, c: *mut f32, stride: usize) {
+            let mask = |v: usize| -> __mmask16 {
+                let lanes = t.width.saturating_sub(16 * v).min(16);
+                ((1u32 << lanes) - 1) as u16
+            };
+            let mut sums = [[_mm512_setzero_ps(); V]; R];
+            if t.accumulate {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    for (v, sum) in sums.iter_mut().enumerate() {
+                        // SAFETY: masked to the row's `width` values.
+                        *sum = unsafe { _mm512_maskz_loadu_ps(mask(v), c.wrapping_add(r * stride + 16 * v)) };
+                    }
+                }
+            }
+            let (mut a, mut b) = (t.a.as_ptr(), t.b.as_ptr());
+            for _ in 0..t.b.len() / PANEL {
+                // SAFETY: `a` holds R and `b` PANEL elements for each of these steps.
+                unsafe {
+                    let mut columns = [$right(b); V];
+                    if V == 2 {
+                        columns[V - 1] = $right(b.add(16));
+                    }
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let left = $left(a.add(r));
+                        for (sum, column) in sums.iter_mut().zip(columns) {
+                            *sum = $madd(*sum, left, column);
+                        }
+                    }
+                    a = a.add(R);
+                    b = b.add(PANEL);
+                }
+            }
+            for (r, sums) in sums.iter().enumerate() {
+                for (v, sum) in sums.iter().enumerate() {
+                    // SAFETY: masked to the row's `width` values.
+                    unsafe { _mm512_mask_storeu_ps(c.wrapping_add(r * stride + 16 * v), mask(v), *sum) };
+                }
+            }
+        }
+    };
+}
+
+avx512_tile!(
+    "avx512f",
+    f32,
+    avx512_f32,
+    avx512_f32_rows,
+    |a: *const f32| _mm512_set1_ps(*a),
+    |b: *const f32| _mm512_loadu_ps(b),
+    |sum: __m512, a: __m512, b: __m512| _mm512_fmadd_ps(a, b, sum)
+);
+
+avx512_tile!(
+    "avx512f,avx512bf16",
+    Pair,
+    avx512_bf16,
+    avx512_bf16_rows,
+    |a: *const Pair| _mm512_set1_epi32(*a.cast::<i32>()),
+    |b: *const Pair| _mm512_loadu_si512(b.cast()),
+    |sum: __m512, a: __m512i, b: __m512i| {
+        // SAFETY: both types are 512 bits without invalid values.
+        _mm512_dpbf16_ps(sum, std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512i, __m512bh>(b))
+    }
+);
+
+/// # Safety
+/// As [`Tile::run`], on a machine with AVX-512 F, BW, DQ and VL.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+pub unsafe fn pairs_avx512(t: Tile<Pair>, c: *mut f32, stride: usize) {
+    // SAFETY: the caller's promises.
+    unsafe { portable::<Pair, true>(t, c, stride) }
+}
+
+/// # Safety
+/// As [`Tile::run`], on a machine with AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub unsafe fn pairs_avx2(t: Tile<Pair>, c: *mut f32, stride: usize) {
+    // SAFETY: the caller's promises.
+    unsafe { portable::<Pair, true>(t, c, stride) }
+}
+
+/// Halves of the panel by at most five rows: ten sums, two columns and a left value.
+///
+/// # Safety
+/// As [`Tile::run`], on a machine with AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub unsafe fn avx2(t: Tile<f32>, c: *mut f32, stride: usize) {
+    for column in (0..t.width).step_by(16) {
+        let parts = t.height.div_ceil(5);
+        for part in 0..parts {
+            let (from, to) = (part * t.height / parts, (part + 1) * t.height / parts);
+            // SAFETY: the caller's promises, for a part of the tile.
+            unsafe { by_height!(to - from, avx2_rows::<2>(t, from, column, c, stride), 1 2 3 4 5) }
+        }
+    }
+}
+
+/// `R` rows from row `from`, `V` vectors from `column`.
+///
+/// # Safety
+/// As [`avx2`]; `from + R <= t.height`, `column < t.width`, `column + 8 * V <= PANEL`.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2_rows<const R: usize, const V: usize>(
+    t: Tile<f32>,
+    from: usize,
+    column: usize,
+    c: *mut f32,
+    stride: usize,
+) {
+    let width = (t.width - column).min(8 * V);
+    let mut edge = [[0f32; 16]; R];
+    let mut sums = [[_mm256_setzero_ps(); V]; R];
+    if t.accumulate {
+        for (r, edge) in edge.iter_mut().enumerate() {
+            // SAFETY: `width` values of the row.
+            let c = unsafe { std::slice::from_raw_parts(c.add((from + r) * stride + column), width) };
+            edge[..width].copy_from_slice(c);
+            for (v, sum) in sums[r].iter_mut().enumerate() {
+                // SAFETY: 16 values.
+                *sum = unsafe { _mm256_loadu_ps(edge.as_ptr().add(8 * v)) };
+            }
+        }
+    }
+    // SAFETY: from < height.
+    let (mut a, mut b) = unsafe { (t.a.as_ptr().add(from), t.b.as_ptr().add(column)) };
+    for _ in 0..t.b.len() / PANEL {
+        // SAFETY: `a` holds `height` and `b` PANEL values for each of these steps; the last step
+        // moves the pointers past the end without reading there.
+        unsafe {
+            let mut columns = [_mm256_setzero_ps(); V];
+            for (v, value) in columns.iter_mut().enumerate() {
+                *value = _mm256_loadu_ps(b.add(8 * v));
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let left = _mm256_set1_ps(*a.add(r));
+                for (sum, value) in sums.iter_mut().zip(columns) {
+                    *sum = _mm256_fmadd_ps(left, value, *sum);
+                }
+            }
+            a = a.wrapping_add(t.height);
+            b = b.wrapping_add(PANEL);
+        }
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        for (v, sum) in sums.iter().enumerate() {
+            // SAFETY: 16 values.
+            unsafe { _mm256_storeu_ps(edge[r].as_mut_ptr().add(8 * v), *sum) };
+        }
+        // SAFETY: `width` values of the row.
+        let c = unsafe { std::slice::from_raw_parts_mut(c.add((from + r) * stride + column), width) };
+        c.copy_from_slice(&edge[r][..width]);
+    }
+}
