@@ -15,14 +15,12 @@ pub struct ModelOptions {
     pub raw: bool,
     /// Cut too long sequences from the prompt's left instead of refusing them.
     pub truncate: bool,
-    /// Longest sequence, tokens; 0 for the model's own limit.
-    pub max_tokens: usize,
 }
 
 impl ModelOptions {
     fn settings(&self) -> Settings {
         let truncate = if self.truncate { Truncate::Left } else { Truncate::Refuse };
-        Settings { raw: self.raw, truncate, max_tokens: self.max_tokens, ..Settings::default() }
+        Settings { raw: self.raw, truncate, ..Settings::default() }
     }
 }
 
