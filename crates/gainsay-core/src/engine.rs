@@ -73,12 +73,7 @@ pub struct ScoreItem<'a> {
 impl<'a> ScoreItem<'a> {
     /// The item of a completion under its prompt.
     pub fn of(prompt: &'a Prompt, completion: &'a Completion) -> Self {
-        Self {
-            prompt,
-            text: &completion.text,
-            token_ids: completion.token_ids.as_deref(),
-            finish: completion.finish,
-        }
+        Self { prompt, text: &completion.text, token_ids: completion.token_ids.as_deref(), finish: completion.finish }
     }
 
     /// The item of one side of a preference under its prompt.
@@ -100,11 +95,7 @@ pub struct SequenceLogp {
 pub trait Sampler {
     /// `n` completions for each request, in the requests' order, with `token_ids`, `token_logps`
     /// (temperature 1, before any cut), `logp`, `n_tokens` and `finish` filled.
-    fn sample(
-        &self,
-        requests: &[SampleRequest],
-        decoding: &Decoding,
-    ) -> Result<Vec<Vec<Completion>>, EngineError>;
+    fn sample(&self, requests: &[SampleRequest], decoding: &Decoding) -> Result<Vec<Vec<Completion>>, EngineError>;
 
     /// Name and digest of the policy, for `meta.logp_policy`.
     fn identity(&self) -> String;

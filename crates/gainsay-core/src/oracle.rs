@@ -89,7 +89,8 @@ impl Oracle for GoldOracle<'_> {
     fn compare(&self, comparisons: &[Comparison<'_>]) -> Result<Vec<Option<f64>>, EngineError> {
         let items: Vec<_> = comparisons.iter().flat_map(|c| [c.first.clone(), c.second.clone()]).collect();
         let gold = self.gold.rewards(&items)?;
-        let answer = |(c, g): (&Comparison<'_>, &[f64])| Some(self.noise.answer(g[0], g[1], noise_key(self.seed, c.id)));
+        let answer =
+            |(c, g): (&Comparison<'_>, &[f64])| Some(self.noise.answer(g[0], g[1], noise_key(self.seed, c.id)));
         Ok(comparisons.iter().zip(gold.chunks_exact(2)).map(answer).collect())
     }
 }
@@ -106,7 +107,12 @@ fn noise_key(seed: u64, pair: &str) -> Key<'_> {
 
 /// A selected pair with its answer: p = 1 first, 0 second, 1/2 tie, other probabilities soft;
 /// `None` is a skip.
-pub fn answered(selection: &SelectionRecord, p_first: Option<f64>, source: Source, annotator: &str) -> PreferenceRecord {
+pub fn answered(
+    selection: &SelectionRecord,
+    p_first: Option<f64>,
+    source: Source,
+    annotator: &str,
+) -> PreferenceRecord {
     let answer = match p_first {
         None => Answer::Skip,
         Some(p) if p > 0.5 => Answer::First,
@@ -133,11 +139,7 @@ pub fn answered(selection: &SelectionRecord, p_first: Option<f64>, source: Sourc
 }
 
 fn side(candidate: &Candidate) -> PreferenceSide {
-    PreferenceSide {
-        text: candidate.text.clone(),
-        token_ids: candidate.token_ids.clone(),
-        ..PreferenceSide::default()
-    }
+    PreferenceSide { text: candidate.text.clone(), token_ids: candidate.token_ids.clone(), ..PreferenceSide::default() }
 }
 
 #[cfg(test)]

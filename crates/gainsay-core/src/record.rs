@@ -45,11 +45,9 @@ impl Prompt {
     pub fn display(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
-            Self::Chat(messages) => messages
-                .iter()
-                .map(|m| format!("{}: {}", m.role, m.content))
-                .collect::<Vec<_>>()
-                .join("\n"),
+            Self::Chat(messages) => {
+                messages.iter().map(|m| format!("{}: {}", m.role, m.content)).collect::<Vec<_>>().join("\n")
+            }
         }
     }
 }
@@ -273,12 +271,7 @@ pub struct Vote {
     pub extra: Extra,
 }
 
-record_fields!(Vote {
-    annotator: required,
-    answer: required,
-    strength: optional,
-    seconds: optional,
-});
+record_fields!(Vote { annotator: required, answer: required, strength: optional, seconds: optional });
 
 /// A completion inside a preference record.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -9,7 +9,8 @@ use gainsay_core::record::{PreferenceRecord, PromptRecord, SelectionRecord};
 use tempfile::TempDir;
 
 const P0: &str = r#"{"schema":1,"id":"p0","prompt":"Why?","completions":[{"text":"So.","token_ids":[5,6],"logp":-2.5,"n_tokens":2,"token_logps":[-1.25,-1.25],"finish":"stop","reward":0.5,"mine":{"a":[1]}}],"meta":{"topic":"sky"},"note":"kept"}"#;
-const P1: &str = r#"{"schema":1,"id":"p1","prompt":[{"role":"system","content":"Be brief."},{"role":"user","content":"Hi"}]}"#;
+const P1: &str =
+    r#"{"schema":1,"id":"p1","prompt":[{"role":"system","content":"Be brief."},{"role":"user","content":"Hi"}]}"#;
 
 fn put(folder: &TempDir, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
     let path = folder.path().join(name);
@@ -37,8 +38,7 @@ fn message<T: Record>(path: &Path) -> String {
 #[test]
 fn every_format_gives_back_what_was_written() {
     let folder = tempfile::tempdir().unwrap();
-    let records: Vec<PromptRecord> =
-        [P0, P1].iter().map(|row| serde_json::from_str(row).unwrap()).collect();
+    let records: Vec<PromptRecord> = [P0, P1].iter().map(|row| serde_json::from_str(row).unwrap()).collect();
     for name in ["a.jsonl", "a.json", "a.jsonl.gz", "new/folder/a.jsonl.zst"] {
         let path = folder.path().join(name);
         files::write_all(&path, &records).unwrap();
@@ -258,11 +258,7 @@ fn values_that_contradict_each_other() {
             "0.25",
             "completions[0]: logp is 0.25: a log-prob is at most 0; store the natural log of the probability",
         ),
-        (
-            "[-1.25,-1.25]",
-            "[-1.25,0.5]",
-            "completions[0]: token_logps[1] is 0.5: a log-prob is finite and at most 0",
-        ),
+        ("[-1.25,-1.25]", "[-1.25,0.5]", "completions[0]: token_logps[1] is 0.5: a log-prob is finite and at most 0"),
         ("\"Why?\"", "\"\"", "prompt is empty: give it text, or delete the record"),
         ("\"Why?\"", "[]", "prompt has no turns: give it one, or delete the record"),
         (
@@ -290,10 +286,7 @@ fn turns_with_more_than_role_and_content() {
     );
     let empty = put(&folder, "b.jsonl", with(r#""name":null"#));
     let plain = put(&folder, "c.jsonl", P1);
-    assert_eq!(
-        files::read_all::<PromptRecord>(&empty).unwrap(),
-        files::read_all::<PromptRecord>(&plain).unwrap()
-    );
+    assert_eq!(files::read_all::<PromptRecord>(&empty).unwrap(), files::read_all::<PromptRecord>(&plain).unwrap());
 }
 
 #[test]
@@ -321,11 +314,7 @@ fn records_of_another_kind() {
          selection records"
     );
     assert_eq!(
-        refusal::<SelectionRecord>(
-            &folder,
-            "a.jsonl",
-            selection.replace(":1,\"text\"", ":0,\"text\"")
-        ),
+        refusal::<SelectionRecord>(&folder, "a.jsonl", selection.replace(":1,\"text\"", ":0,\"text\"")),
         "a.jsonl:1: first and second are both completion 0: a comparison needs two"
     );
     assert_eq!(
@@ -350,8 +339,7 @@ fn records_of_another_kind() {
 
 fn names(folder: &TempDir) -> Vec<String> {
     let entries = fs::read_dir(folder.path()).unwrap();
-    let mut names: Vec<_> =
-        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -405,17 +393,11 @@ fn places_that_cannot_be_written() {
     let under_a_file = folder.path().join("file/a.jsonl");
     let error = files::write_all(&under_a_file, std::slice::from_ref(&record)).unwrap_err();
     assert!(
-        error
-            .fault
-            .to_string()
-            .ends_with("a part of the path is a file, not a folder: choose another path"),
+        error.fault.to_string().ends_with("a part of the path is a file, not a folder: choose another path"),
         "{error}"
     );
     let error = files::write_all(folder.path(), std::slice::from_ref(&record)).unwrap_err();
-    assert_eq!(
-        error.fault.to_string(),
-        "cannot be written: is a directory; this is a folder: name a file"
-    );
+    assert_eq!(error.fault.to_string(), "cannot be written: is a directory; this is a folder: name a file");
     assert_eq!(names(&folder), ["file"]);
 }
 

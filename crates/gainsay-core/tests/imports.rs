@@ -56,10 +56,7 @@ fn published_columns_are_grouped_by_prompt() {
         };
         record.completions.iter().map(one).collect::<Vec<_>>()
     };
-    assert_eq!(
-        of(&records[0]),
-        [("yes".into(), -3.5, 0.25, json!("a")), ("no".into(), -2.0, 2.5, json!("c"))]
-    );
+    assert_eq!(of(&records[0]), [("yes".into(), -3.5, 0.25, json!("a")), ("no".into(), -2.0, 2.5, json!("c"))]);
     assert_eq!(of(&records[1]), [("other".into(), -1.0, -1.0, json!("b"))]);
     assert_eq!(records[0].meta.get("without_prompt_prefix"), None);
     assert_eq!(records[1].meta["without_prompt_prefix"], json!([0]));
@@ -90,10 +87,8 @@ fn published_columns_nested() {
         }),
     )
     .unwrap();
-    let texts: Vec<Vec<&str>> = records
-        .iter()
-        .map(|record| record.completions.iter().map(|c| c.text.as_str()).collect())
-        .collect();
+    let texts: Vec<Vec<&str>> =
+        records.iter().map(|record| record.completions.iter().map(|c| c.text.as_str()).collect()).collect();
     assert_eq!(texts, [vec!["a", "b"], vec!["c"]]);
     assert_eq!(records[1].completions[0].logp, Some(-3.0));
     assert_eq!(records[1].extra["topic"], json!("u"));
@@ -167,8 +162,7 @@ fn bare_prompts_get_ids() {
     assert_eq!(records[2].prompt, Prompt::Chat(vec![turn("user", "c")]));
     assert_eq!(records[3].completions[0].text, "e");
     assert_eq!(
-        read::<PromptRecord>("a.jsonl", r#"{"prompt":"d","completions":[{"text":1}]}"#)
-            .unwrap_err(),
+        read::<PromptRecord>("a.jsonl", r#"{"prompt":"d","completions":[{"text":1}]}"#).unwrap_err(),
         "a.jsonl:1: not a prompt record: completions[0].text: invalid type: integer `1`, expected \
          a string"
     );
@@ -205,7 +199,8 @@ fn pools_with_gold() {
 #[test]
 fn xstest_gold_turns_on_the_kind_of_prompt() {
     let row = |kind: &str| {
-        let answer = |label: &str| json!({"text":"a","model":"m","annotation_1":label,"annotation_2":label,"final_label":label});
+        let answer =
+            |label: &str| json!({"text":"a","model":"m","annotation_1":label,"annotation_2":label,"final_label":label});
         json!({"prompt":"Why?","type":kind,"responses":[answer("1_full_compliance"),
             answer("3_partial_refusal"),answer("2_full_refusal")]})
     };
@@ -216,11 +211,7 @@ fn xstest_gold_turns_on_the_kind_of_prompt() {
     };
     assert_eq!(golds("homonyms"), [1.0, 0.5, 0.0]);
     assert_eq!(golds("contrast_homonyms"), [0.0, 0.5, 1.0]);
-    let odd = row("homonyms").to_string().replacen(
-        "\"1_full_compliance\",\"model",
-        "\"maybe\",\"model",
-        1,
-    );
+    let odd = row("homonyms").to_string().replacen("\"1_full_compliance\",\"model", "\"maybe\",\"model", 1);
     assert_eq!(
         read::<PromptRecord>("a.jsonl", &odd).unwrap_err(),
         "a.jsonl:1: not a prompt record: responses[0]: final_label is \"maybe\": it must be \
@@ -239,8 +230,7 @@ fn trl_rows_in_every_layout() {
     assert_eq!((plain.id.as_str(), plain.source), ("row-1", Some(Source::Labels)));
     assert_eq!(plain.extra, *json!({"score_chosen":9}).as_object().unwrap());
 
-    let implicit =
-        preference(json!({"chosen":"The sky is blue.","rejected":"The sky is green."})).unwrap();
+    let implicit = preference(json!({"chosen":"The sky is blue.","rejected":"The sky is green."})).unwrap();
     assert_eq!(implicit.prompt, plain.prompt);
     assert_eq!(implicit.first.text, " blue.");
 
@@ -266,14 +256,8 @@ fn trl_rows_in_every_layout() {
 #[test]
 fn hh_dialogues() {
     let start = "\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: A joke?\n\nAssistant:";
-    let record =
-        preference(json!({"chosen":format!("{start} Why not?"),"rejected":format!("{start} No.")}))
-            .unwrap();
-    let asked = Prompt::Chat(vec![
-        turn("user", "Hi"),
-        turn("assistant", "Hello!"),
-        turn("user", "A joke?"),
-    ]);
+    let record = preference(json!({"chosen":format!("{start} Why not?"),"rejected":format!("{start} No.")})).unwrap();
+    let asked = Prompt::Chat(vec![turn("user", "Hi"), turn("assistant", "Hello!"), turn("user", "A joke?")]);
     assert_eq!(record.prompt, asked);
     assert_eq!((record.first.text.as_str(), record.second.text.as_str()), ("Why not?", "No."));
     let split = preference(json!({"prompt":start,"chosen":" Why not?","rejected":" No."})).unwrap();
@@ -304,9 +288,7 @@ fn preference_rows_that_are_wrong() {
     let say = |row: Value| preference(row).unwrap_err();
     let head = "a.jsonl:1: not a preference record: ";
     assert_eq!(
-        say(
-            json!({"chosen":"\n\nHuman: A\n\nAssistant: x","rejected":"\n\nHuman: B\n\nAssistant: x"})
-        ),
+        say(json!({"chosen":"\n\nHuman: A\n\nAssistant: x","rejected":"\n\nHuman: B\n\nAssistant: x"})),
         format!(
             "{head}chosen and rejected share no prompt: their dialogues must begin with the same \
              turns and go on with the assistant's"
@@ -353,8 +335,7 @@ fn preferences_are_no_prompts() {
 fn mixed_files_are_told_apart_row_by_row() {
     let own = r#"{"schema":1,"id":"x","prompt":"q","first":{"text":"a"},"second":{"text":"b"},"p_first":0.25,"answer":"second"}"#;
     let trl = r#"{"prompt":"q","chosen":"a","rejected":"b"}"#;
-    let hh =
-        r#"{"chosen":"\n\nHuman: q\n\nAssistant: a","rejected":"\n\nHuman: q\n\nAssistant: b"}"#;
+    let hh = r#"{"chosen":"\n\nHuman: q\n\nAssistant: a","rejected":"\n\nHuman: q\n\nAssistant: b"}"#;
     let folder = tempfile::tempdir().unwrap();
     let path = put(&folder, "a.jsonl", &format!("{own}\n{trl}\n{hh}\n"));
     let records = files::read_preferences(path).unwrap();
@@ -365,8 +346,7 @@ fn mixed_files_are_told_apart_row_by_row() {
 #[test]
 fn what_trl_gets() {
     let record = |p_first: Option<f64>, answer: Answer| {
-        let mut record =
-            preference(json!({"id":"x","prompt":"q","chosen":"a","rejected":"b"})).unwrap();
+        let mut record = preference(json!({"id":"x","prompt":"q","chosen":"a","rejected":"b"})).unwrap();
         (record.p_first, record.answer) = (p_first, answer);
         record
     };

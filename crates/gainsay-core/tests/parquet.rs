@@ -42,8 +42,7 @@ fn tables_written_by_pandas() {
 #[test]
 fn preference_rows_written_by_pandas() {
     let records = files::read_preferences(golden("preferences.parquet")).unwrap();
-    let user =
-        |text: &str| Prompt::Chat(vec![Message { role: "user".into(), content: text.into() }]);
+    let user = |text: &str| Prompt::Chat(vec![Message { role: "user".into(), content: text.into() }]);
     assert_eq!((&records[0].prompt, &records[1].prompt), (&user("q"), &user("r")));
     assert_eq!((records[0].first.text.as_str(), records[1].second.text.as_str()), ("a", "d"));
     assert_eq!((records[0].margin, records[1].margin), (Some(0.5), None));

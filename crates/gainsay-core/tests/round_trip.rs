@@ -2,8 +2,8 @@
 
 use gainsay_core::files::{self, Record};
 use gainsay_core::record::{
-    Answer, Candidate, Completion, Extra, Finish, Message, PreferenceRecord, PreferenceSide,
-    Prompt, PromptRecord, SCHEMA, SelectionRecord, Source, Vote, Why,
+    Answer, Candidate, Completion, Extra, Finish, Message, PreferenceRecord, PreferenceSide, Prompt, PromptRecord,
+    SCHEMA, SelectionRecord, Source, Vote, Why,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -60,8 +60,7 @@ fn extra() -> impl Strategy<Value = Extra> {
 
 fn prompt() -> impl Strategy<Value = Prompt> {
     let role = prop_oneof![Just("system"), Just("user"), Just("assistant")];
-    let turn =
-        (role, text()).prop_map(|(role, content)| Message { role: role.to_string(), content });
+    let turn = (role, text()).prop_map(|(role, content)| Message { role: role.to_string(), content });
     prop_oneof![name().prop_map(Prompt::Text), vec(turn, 1..4).prop_map(Prompt::Chat)]
 }
 
@@ -70,8 +69,8 @@ fn completion() -> impl Strategy<Value = Completion> {
     let scores = [option::of(number()), option::of(number()), option::of(number())];
     let finish = option::of(prop_oneof![Just(Finish::Stop), Just(Finish::Length)]);
     let rewards = (option::of(number()), option::of(number()));
-    (text(), tokens, any::<[bool; 3]>(), option::of(logp()), finish, scores, rewards, extra())
-        .prop_map(|(text, tokens, keep, logp, finish, [pacs, z_reward, z_logp], more, extra)| {
+    (text(), tokens, any::<[bool; 3]>(), option::of(logp()), finish, scores, rewards, extra()).prop_map(
+        |(text, tokens, keep, logp, finish, [pacs, z_reward, z_logp], more, extra)| {
             let kept = |i: usize| tokens.as_ref().filter(|_| keep[i]);
             Completion {
                 text,
@@ -87,7 +86,8 @@ fn completion() -> impl Strategy<Value = Completion> {
                 z_logp,
                 extra,
             }
-        })
+        },
+    )
 }
 
 fn prompt_record() -> impl Strategy<Value = PromptRecord> {
@@ -116,41 +116,36 @@ fn selection_record() -> impl Strategy<Value = SelectionRecord> {
     let why = (option::of(0.0..=1.0), option::of(number()), option::of(number()))
         .prop_map(|(k, pacs_first, pacs_second)| Why { k, pacs_first, pacs_second });
     (names, prompt(), candidate(3), candidate(1), why, extra(), extra()).prop_map(
-        |((id, prompt_id, strategy, flags, rank), prompt, first, second, why, meta, extra)| {
-            SelectionRecord {
-                schema: SCHEMA,
-                id,
-                prompt_id,
-                prompt,
-                first,
-                second,
-                strategy,
-                rank: rank as usize,
-                why,
-                flags,
-                meta,
-                extra,
-            }
+        |((id, prompt_id, strategy, flags, rank), prompt, first, second, why, meta, extra)| SelectionRecord {
+            schema: SCHEMA,
+            id,
+            prompt_id,
+            prompt,
+            first,
+            second,
+            strategy,
+            rank: rank as usize,
+            why,
+            flags,
+            meta,
+            extra,
         },
     )
 }
 
 fn side() -> impl Strategy<Value = PreferenceSide> {
-    (text(), option::of(vec(any::<u32>(), 0..4)), extra())
-        .prop_map(|(text, token_ids, extra)| PreferenceSide { text, token_ids, finish: None, extra })
+    (text(), option::of(vec(any::<u32>(), 0..4)), extra()).prop_map(|(text, token_ids, extra)| PreferenceSide {
+        text,
+        token_ids,
+        finish: None,
+        extra,
+    })
 }
 
 fn vote() -> impl Strategy<Value = Vote> {
     let answer = prop_oneof![Just(Answer::First), Just(Answer::BothBad), Just(Answer::Skip)];
-    (text(), answer, option::of(any::<u8>()), option::of(0.0..1e4), extra()).prop_map(
-        |(annotator, answer, strength, seconds, extra)| Vote {
-            annotator,
-            answer,
-            strength,
-            seconds,
-            extra,
-        },
-    )
+    (text(), answer, option::of(any::<u8>()), option::of(0.0..1e4), extra())
+        .prop_map(|(annotator, answer, strength, seconds, extra)| Vote { annotator, answer, strength, seconds, extra })
 }
 
 fn preference_record() -> impl Strategy<Value = PreferenceRecord> {
@@ -201,11 +196,8 @@ fn survives<T: Record + PartialEq + std::fmt::Debug>(records: &[T]) {
     for record in records {
         let sorted = serde_json::to_value(record).unwrap();
         let Value::Object(fields) = &sorted else { panic!("a record is an object") };
-        let line: Vec<String> = fields
-            .iter()
-            .rev()
-            .map(|(name, value)| format!("{}:{value}", Value::from(name.as_str())))
-            .collect();
+        let line: Vec<String> =
+            fields.iter().rev().map(|(name, value)| format!("{}:{value}", Value::from(name.as_str()))).collect();
         let reversed: T = serde_json::from_str(&format!("{{{}}}", line.join(" , "))).unwrap();
         assert_eq!(&reversed, record);
     }

@@ -2,21 +2,21 @@
 //! training.
 
 pub mod config;
-pub mod model;
-pub mod weights;
-pub mod tokenizer;
-pub mod tiny;
-pub mod source;
-pub mod names;
 pub mod error;
 pub mod loss;
 pub mod merge;
+pub mod model;
+pub mod names;
 pub mod optim;
 pub mod policy;
 pub mod reward;
 pub mod save;
 pub mod sequence;
+pub mod source;
+pub mod tiny;
+pub mod tokenizer;
 pub mod train;
+pub mod weights;
 
 pub use error::LmError;
 pub use source::{Loaded, load};

@@ -9,20 +9,11 @@ use gainsay_lm::model::{Backbone, GenOptions, Generated, Model, Packed, generate
 use gainsay_lm::weights::hf;
 
 fn tiny(name: &str) -> Model {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/goldens/models")
-        .join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/models").join(name);
     Model::new(Arc::new(hf::read(&path).unwrap().backbone), None)
 }
 
-const MODELS: [&str; 6] = [
-    "llama",
-    "llama-sharded",
-    "qwen2",
-    "qwen3",
-    "gpt-neox",
-    "gpt-neox-serial",
-];
+const MODELS: [&str; 6] = ["llama", "llama-sharded", "qwen2", "qwen3", "gpt-neox", "gpt-neox-serial"];
 
 fn options(max_new_tokens: usize, max_rows: usize) -> GenOptions {
     GenOptions {
@@ -37,28 +28,14 @@ fn options(max_new_tokens: usize, max_rows: usize) -> GenOptions {
 }
 
 fn draw(request: usize, completion: usize, token: usize) -> f64 {
-    Key::new(request as u64, "test")
-        .completion(completion)
-        .uniform_at(token as u64)
+    Key::new(request as u64, "test").completion(completion).uniform_at(token as u64)
 }
 
 fn run(model: &Model, prompts: &[&[u32]], n: &[usize], opts: &GenOptions) -> Vec<Vec<Generated>> {
     let mut heard = 0;
-    let out = generate(model, prompts, n, opts, &draw, &mut |tokens| {
-        heard += tokens
-    });
-    assert_eq!(
-        heard,
-        out.iter()
-            .flatten()
-            .map(|g| g.token_ids.len())
-            .sum::<usize>()
-    );
-    assert!(
-        out.iter()
-            .flatten()
-            .all(|g| g.token_ids.len() == g.token_logps.len())
-    );
+    let out = generate(model, prompts, n, opts, &draw, &mut |tokens| heard += tokens);
+    assert_eq!(heard, out.iter().flatten().map(|g| g.token_ids.len()).sum::<usize>());
+    assert!(out.iter().flatten().all(|g| g.token_ids.len() == g.token_logps.len()));
     out
 }
 
@@ -70,14 +47,8 @@ fn full_logps(model: &Model, prompt: &[u32], completion: &[u32]) -> Vec<f32> {
     model.token_logps(&hidden, &rows, completion, 1.0)
 }
 
-const PROMPTS: [&[u32]; 4] = [
-    &[5, 9, 2, 7, 7],
-    &[1],
-    &[
-        3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20,
-    ],
-    &[30, 31, 2],
-];
+const PROMPTS: [&[u32]; 4] =
+    [&[5, 9, 2, 7, 7], &[1], &[3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20], &[30, 31, 2]];
 
 #[test]
 fn log_probs_agree_with_the_full_forward_pass() {
@@ -89,11 +60,7 @@ fn log_probs_agree_with_the_full_forward_pass() {
         for (prompt, generated) in PROMPTS.iter().zip(&out) {
             for g in generated {
                 assert_eq!((g.token_ids.len(), g.stopped), (90, false));
-                for (a, b) in g
-                    .token_logps
-                    .iter()
-                    .zip(full_logps(&model, prompt, &g.token_ids))
-                {
+                for (a, b) in g.token_logps.iter().zip(full_logps(&model, prompt, &g.token_ids)) {
                     assert!((a - b).abs() < 1e-4, "{name}: {a} and {b}");
                 }
             }
@@ -104,10 +71,7 @@ fn log_probs_agree_with_the_full_forward_pass() {
 #[test]
 fn greedy_takes_the_most_probable_token() {
     let model = tiny("qwen3");
-    let opts = GenOptions {
-        temperature: 0.0,
-        ..options(6, 8)
-    };
+    let opts = GenOptions { temperature: 0.0, ..options(6, 8) };
     let out = run(&model, &PROMPTS, &[1, 1, 1, 1], &opts);
     for (prompt, generated) in PROMPTS.iter().zip(&out) {
         let mut ids = prompt.to_vec();
@@ -116,9 +80,7 @@ fn greedy_takes_the_most_probable_token() {
             let vocab = model.backbone.config.vocab_size as u32;
             let all: Vec<u32> = (0..vocab).collect();
             let logps = model.token_logps(&hidden, &vec![ids.len() - 1; all.len()], &all, 1.0);
-            let best = (0..logps.len())
-                .max_by(|a, b| logps[*a].total_cmp(&logps[*b]))
-                .unwrap();
+            let best = (0..logps.len()).max_by(|a, b| logps[*a].total_cmp(&logps[*b])).unwrap();
             assert_eq!(*token, best as u32);
             ids.push(*token);
         }
@@ -131,17 +93,10 @@ fn completions_depend_on_no_batch_mate_and_no_thread() {
         let model = tiny(name);
         let whole = run(&model, &PROMPTS, &[5, 1, 3, 4], &options(20, 64));
         for max_rows in [1, 2, 3, 7] {
-            assert_eq!(
-                run(&model, &PROMPTS, &[5, 1, 3, 4], &options(20, max_rows)),
-                whole,
-                "{name}, {max_rows} rows"
-            );
+            assert_eq!(run(&model, &PROMPTS, &[5, 1, 3, 4], &options(20, max_rows)), whole, "{name}, {max_rows} rows");
         }
         for threads in [1, 3] {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let out = pool.install(|| run(&model, &PROMPTS, &[5, 1, 3, 4], &options(20, 6)));
             assert_eq!(out, whole, "{name}, {threads} threads");
         }
@@ -159,10 +114,7 @@ fn hidden_rows_and_log_probs_depend_on_no_batch_mate_and_no_thread() {
         let whole = model.hidden(&batch);
         let logps = model.token_logps(&whole, &rows, &batch.tokens, 0.7);
         for threads in [1, 2, 5] {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             for (i, sequence) in sequences.iter().enumerate() {
                 let alone = Packed::new(&[sequence]);
                 let range = batch.range(i);
@@ -172,11 +124,7 @@ fn hidden_rows_and_log_probs_depend_on_no_batch_mate_and_no_thread() {
                     (hidden, logp)
                 });
                 let width = hidden.cols;
-                assert_eq!(
-                    hidden.data,
-                    whole.data[range.start * width..range.end * width],
-                    "{name}, {threads}"
-                );
+                assert_eq!(hidden.data, whole.data[range.start * width..range.end * width], "{name}, {threads}");
                 assert_eq!(logp, logps[range], "{name}, {threads} threads");
             }
         }
@@ -187,8 +135,7 @@ fn hidden_rows_and_log_probs_depend_on_no_batch_mate_and_no_thread() {
 fn uniform() -> Model {
     let mut backbone: Backbone = (*tiny("llama").backbone).clone();
     let ids: Vec<_> = backbone.params().iter().map(|(id, _)| *id).collect();
-    ids.into_iter()
-        .for_each(|id| backbone.param_mut(id).unwrap().data.fill(0.0));
+    ids.into_iter().for_each(|id| backbone.param_mut(id).unwrap().data.fill(0.0));
     Model::new(Arc::new(backbone), None)
 }
 
@@ -199,18 +146,11 @@ fn a_uniform_model_samples_uniformly() {
     let out = run(&model, &[&[1, 2, 3]], &[600], &options(10, 100));
     let mut counts = vec![0f64; vocab];
     for g in &out[0] {
-        assert!(
-            g.token_logps
-                .iter()
-                .all(|l| (l + (vocab as f32).ln()).abs() < 1e-5)
-        );
+        assert!(g.token_logps.iter().all(|l| (l + (vocab as f32).ln()).abs() < 1e-5));
         g.token_ids.iter().for_each(|t| counts[*t as usize] += 1.0);
     }
     let expected = 6000.0 / vocab as f64;
-    let chi2: f64 = counts
-        .iter()
-        .map(|c| (c - expected).powi(2) / expected)
-        .sum();
+    let chi2: f64 = counts.iter().map(|c| (c - expected).powi(2) / expected).sum();
     // 60 degrees of freedom: mean 60, sd 11; six standard deviations.
     assert!(chi2 < 60.0 + 6.0 * 11.0, "{chi2}");
 }
@@ -219,10 +159,7 @@ fn a_uniform_model_samples_uniformly() {
 fn end_tokens_are_kept_and_end_the_completion() {
     let model = uniform();
     let end_tokens: Vec<u32> = (0..20).collect();
-    let opts = GenOptions {
-        end_tokens: end_tokens.clone(),
-        ..options(8, 5)
-    };
+    let opts = GenOptions { end_tokens: end_tokens.clone(), ..options(8, 5) };
     let out = run(&model, &[&[1, 2], &[3]], &[40, 40], &opts);
     let all: Vec<&Generated> = out.iter().flatten().collect();
     assert!(all.iter().any(|g| g.stopped && g.token_ids.len() == 1));
@@ -233,19 +170,11 @@ fn end_tokens_are_kept_and_end_the_completion() {
         assert!(before.iter().all(|t| !end_tokens.contains(t)));
         assert!(g.stopped || g.token_ids.len() == 8);
     }
-    let ignoring = GenOptions {
-        ignore_eos: true,
-        ..opts
-    };
+    let ignoring = GenOptions { ignore_eos: true, ..opts };
     let out = run(&model, &[&[1, 2]], &[40], &ignoring);
     assert!(out[0].iter().all(|g| !g.stopped && g.token_ids.len() == 8));
     // What was drawn before the end is the same either way.
-    assert!(
-        out[0]
-            .iter()
-            .zip(&all)
-            .all(|(a, b)| a.token_ids.starts_with(&b.token_ids))
-    );
+    assert!(out[0].iter().zip(&all).all(|(a, b)| a.token_ids.starts_with(&b.token_ids)));
 }
 
 #[test]
@@ -253,14 +182,6 @@ fn nothing_to_do() {
     let model = uniform();
     assert!(run(&model, &[], &[], &options(5, 4)).is_empty());
     assert_eq!(run(&model, &[&[1]], &[0], &options(5, 4)), [vec![]]);
-    assert_eq!(
-        run(&model, &[&[1]], &[2], &options(0, 4)),
-        [vec![Generated::default(), Generated::default()]]
-    );
-    assert_eq!(
-        run(&model, &[&[1]], &[2], &options(3, 0))[0][1]
-            .token_ids
-            .len(),
-        3
-    );
+    assert_eq!(run(&model, &[&[1]], &[2], &options(0, 4)), [vec![Generated::default(), Generated::default()]]);
+    assert_eq!(run(&model, &[&[1]], &[2], &options(3, 0))[0][1].token_ids.len(), 3);
 }

@@ -14,9 +14,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 
 fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/goldens")
-        .join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
 }
 
 fn json(name: &str) -> Value {
@@ -33,38 +31,20 @@ struct Loaded {
 fn loaded(name: &str) -> Loaded {
     if let Some(name) = name.strip_prefix("models/") {
         let model = hf::read(&path("models").join(name)).unwrap();
-        return Loaded {
-            backbone: Arc::new(model.backbone),
-            adapter: None,
-            head: model.head,
-        };
+        return Loaded { backbone: Arc::new(model.backbone), adapter: None, head: model.head };
     }
     let config = PeftConfig::read(&path(name)).unwrap();
     let base = hf::read(&path(name).join(&config.base)).unwrap();
     let model = peft::read(&path(name), &config, &base.backbone).unwrap();
-    Loaded {
-        backbone: Arc::new(base.backbone),
-        adapter: Some(model.adapter),
-        head: model.head,
-    }
+    Loaded { backbone: Arc::new(base.backbone), adapter: Some(model.adapter), head: model.head }
 }
 
 fn ids(value: &Value) -> Vec<u32> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|v| v.as_u64().unwrap() as u32)
-        .collect()
+    value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect()
 }
 
 fn floats(value: &Value) -> Vec<f64> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|v| v.as_f64().unwrap())
-        .collect()
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
 }
 
 fn number(value: &Value) -> f64 {
@@ -77,32 +57,15 @@ fn pack(sequences: &[Vec<u32>]) -> Packed {
 
 /// Rows and targets of every next-token prediction.
 fn predictions(batch: &Packed) -> (Vec<usize>, Vec<u32>) {
-    (0..batch.len())
-        .flat_map(|i| batch.range(i).skip(1))
-        .map(|row| (row - 1, batch.tokens[row]))
-        .unzip()
+    (0..batch.len()).flat_map(|i| batch.range(i).skip(1)).map(|row| (row - 1, batch.tokens[row])).unzip()
 }
 
 fn head_values(hidden: &Mat, rows: &[usize], head: &[f64]) -> Vec<f64> {
-    let value = |row: &usize| {
-        hidden
-            .row(*row)
-            .iter()
-            .zip(head)
-            .map(|(x, w)| f64::from(*x) * w)
-            .sum()
-    };
+    let value = |row: &usize| hidden.row(*row).iter().zip(head).map(|(x, w)| f64::from(*x) * w).sum();
     rows.iter().map(value).collect()
 }
 
-const MODELS: [&str; 6] = [
-    "llama",
-    "llama-sharded",
-    "qwen2",
-    "qwen3",
-    "gpt-neox",
-    "gpt-neox-serial",
-];
+const MODELS: [&str; 6] = ["llama", "llama-sharded", "qwen2", "qwen3", "gpt-neox", "gpt-neox-serial"];
 
 #[test]
 fn log_probs_and_rewards_match_transformers() {
@@ -112,48 +75,25 @@ fn log_probs_and_rewards_match_transformers() {
         let rows = golden["sequences"].as_array().unwrap();
         let batch = pack(&rows.iter().map(|row| ids(&row["ids"])).collect::<Vec<_>>());
         let hidden = model.hidden(&batch);
-        for (x, e) in hidden
-            .row(batch.last_rows()[0])
-            .iter()
-            .zip(floats(&golden["first_hidden"]))
-        {
-            assert!(
-                (f64::from(*x) - e).abs() < 1e-5 * (1.0 + e.abs()),
-                "{name}: {x} instead of {e}"
-            );
+        for (x, e) in hidden.row(batch.last_rows()[0]).iter().zip(floats(&golden["first_hidden"])) {
+            assert!((f64::from(*x) - e).abs() < 1e-5 * (1.0 + e.abs()), "{name}: {x} instead of {e}");
         }
         let (at, targets) = predictions(&batch);
         let logps = model.token_logps(&hidden, &at, &targets, 1.0);
-        let expected: Vec<f64> = rows
-            .iter()
-            .flat_map(|row| floats(&row["token_logps"]))
-            .collect();
+        let expected: Vec<f64> = rows.iter().flat_map(|row| floats(&row["token_logps"])).collect();
         for (x, e) in logps.iter().zip(&expected) {
-            assert!(
-                (f64::from(*x) - e).abs() < 2e-5,
-                "{name}: log-prob {x} instead of {e}"
-            );
+            assert!((f64::from(*x) - e).abs() < 2e-5, "{name}: log-prob {x} instead of {e}");
         }
         assert_eq!(logps.len(), expected.len());
         let mut from = 0;
         for row in rows {
             let len = row["token_logps"].as_array().unwrap().len();
             let start = row["prompt_len"].as_u64().unwrap() as usize - 1;
-            let sum: f64 = logps[from + start..from + len]
-                .iter()
-                .map(|l| f64::from(*l))
-                .sum();
-            assert!(
-                (sum - number(&row["completion_logp"])).abs() < 1e-4,
-                "{name}: {sum}"
-            );
+            let sum: f64 = logps[from + start..from + len].iter().map(|l| f64::from(*l)).sum();
+            assert!((sum - number(&row["completion_logp"])).abs() < 1e-4, "{name}: {sum}");
             from += len;
         }
-        let rewards = head_values(
-            &hidden,
-            &batch.last_rows(),
-            &floats(&golden["reward"]["score_weight"]),
-        );
+        let rewards = head_values(&hidden, &batch.last_rows(), &floats(&golden["reward"]["score_weight"]));
         for (x, e) in rewards.iter().zip(floats(&golden["reward"]["rewards"])) {
             assert!((x - e).abs() < 1e-4, "{name}: reward {x} instead of {e}");
         }
@@ -163,15 +103,8 @@ fn log_probs_and_rewards_match_transformers() {
 fn expected_gradients(name: &str) -> BTreeMap<String, Vec<f32>> {
     let bytes = std::fs::read(path(name)).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let values = |data: &[u8]| {
-        data.chunks_exact(4)
-            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-            .collect()
-    };
-    tensors
-        .iter()
-        .map(|(name, view)| (name.to_owned(), values(view.data())))
-        .collect()
+    let values = |data: &[u8]| data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    tensors.iter().map(|(name, view)| (name.to_owned(), values(view.data()))).collect()
 }
 
 /// Each parameter's gradient agrees within a relative 1e-4 (norm of the difference over the
@@ -179,39 +112,19 @@ fn expected_gradients(name: &str) -> BTreeMap<String, Vec<f32>> {
 fn compare(what: &str, family: Family, grads: &Grads, expected: &BTreeMap<String, Vec<f32>>) {
     let name = |id: ParamId| match id {
         ParamId::LoraA(..) | ParamId::LoraB(..) => names::peft_name(family, id),
-        ParamId::Head if expected.contains_key("base_model.model.score.weight") => {
-            names::peft_name(family, id)
-        }
+        ParamId::Head if expected.contains_key("base_model.model.score.weight") => names::peft_name(family, id),
         _ => names::hf_name(family, id),
     };
-    let ours: BTreeMap<String, &Vec<f32>> =
-        grads.by_id.iter().map(|(id, g)| (name(*id), g)).collect();
-    assert_eq!(
-        ours.keys().collect::<Vec<_>>(),
-        expected.keys().collect::<Vec<_>>(),
-        "{what}"
-    );
-    assert_eq!(
-        grads.reached.iter().collect::<Vec<_>>(),
-        grads.by_id.keys().collect::<Vec<_>>(),
-        "{what}"
-    );
+    let ours: BTreeMap<String, &Vec<f32>> = grads.by_id.iter().map(|(id, g)| (name(*id), g)).collect();
+    assert_eq!(ours.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{what}");
+    assert_eq!(grads.reached.iter().collect::<Vec<_>>(), grads.by_id.keys().collect::<Vec<_>>(), "{what}");
     for (name, ours) in ours {
         let theirs = &expected[&name];
         assert_eq!(ours.len(), theirs.len(), "{what} {name}");
         let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
         let size = norm(&mut theirs.iter().map(|x| f64::from(*x)));
-        let error = norm(
-            &mut ours
-                .iter()
-                .zip(theirs)
-                .map(|(a, b)| f64::from(*a) - f64::from(*b)),
-        );
-        assert!(
-            error <= 1e-4 * size + 1e-9,
-            "{what} {name}: relative error {}",
-            error / size
-        );
+        let error = norm(&mut ours.iter().zip(theirs).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+        assert!(error <= 1e-4 * size + 1e-9, "{what} {name}: relative error {}", error / size);
     }
 }
 
@@ -222,10 +135,7 @@ fn sigmoid(x: f64) -> f64 {
 /// Bradley-Terry gradients through the engine for the pairs of a golden file.
 fn bradley_terry(golden: &Value, model: &Model, head: &[f64], what: &Trainable) -> Grads {
     let pairs = golden["pairs"].as_array().unwrap();
-    let sequences: Vec<Vec<u32>> = pairs
-        .iter()
-        .flat_map(|p| [ids(&p["first"]), ids(&p["second"])])
-        .collect();
+    let sequences: Vec<Vec<u32>> = pairs.iter().flat_map(|p| [ids(&p["first"]), ids(&p["second"])]).collect();
     let batch = pack(&sequences);
     let tape = model.forward_tape(&batch);
     let last = batch.last_rows();
@@ -261,19 +171,9 @@ fn bradley_terry_gradients_match_torch() {
     for name in ["llama", "qwen2", "qwen3", "gpt-neox"] {
         let golden = json(&format!("{name}-bt.json"));
         let model = Model::new(loaded(&format!("models/{name}")).backbone, None);
-        let grads = bradley_terry(
-            &golden,
-            &model,
-            &floats(&golden["score_weight"]),
-            &Trainable::Full,
-        );
+        let grads = bradley_terry(&golden, &model, &floats(&golden["score_weight"]), &Trainable::Full);
         let expected = expected_gradients(&format!("{name}-bt-grads.safetensors"));
-        compare(
-            &format!("{name} full"),
-            model.backbone.config.family,
-            &grads,
-            &expected,
-        );
+        compare(&format!("{name} full"), model.backbone.config.family, &grads, &expected);
     }
 }
 
@@ -282,22 +182,11 @@ fn bradley_terry_adapter_gradients_match_peft() {
     for name in ["llama", "qwen2", "qwen3", "gpt-neox"] {
         let golden = json(&format!("{name}-lora.json"));
         let base = loaded(&format!("adapters/{name}"));
-        let head: Vec<f64> = base
-            .head
-            .as_ref()
-            .unwrap()
-            .iter()
-            .map(|w| f64::from(*w))
-            .collect();
+        let head: Vec<f64> = base.head.as_ref().unwrap().iter().map(|w| f64::from(*w)).collect();
         let model = Model::new(base.backbone, base.adapter);
         let grads = bradley_terry(&golden, &model, &head, &Trainable::Lora);
         let expected = expected_gradients(&format!("{name}-lora-grads.safetensors"));
-        compare(
-            &format!("{name} LoRA"),
-            model.backbone.config.family,
-            &grads,
-            &expected,
-        );
+        compare(&format!("{name} LoRA"), model.backbone.config.family, &grads, &expected);
     }
 }
 
@@ -307,12 +196,9 @@ fn policy_gradient(golden: &Value, case: &str, model: &Model, what: &Trainable) 
     let temperature = number(&golden[case]["temperature"]) as f32;
     let batch = pack(&rows.iter().map(|row| ids(&row["ids"])).collect::<Vec<_>>());
     let tape = model.forward_tape(&batch);
-    let (mut at, mut targets, mut d_logp, mut expected) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut at, mut targets, mut d_logp, mut expected) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (i, row) in rows.iter().enumerate() {
-        let completion = batch
-            .range(i)
-            .skip(row["prompt_len"].as_u64().unwrap() as usize);
+        let completion = batch.range(i).skip(row["prompt_len"].as_u64().unwrap() as usize);
         let weights = floats(&row["weights"]);
         assert_eq!(completion.len(), weights.len());
         at.extend(completion.clone().map(|row| row - 1));
@@ -322,31 +208,13 @@ fn policy_gradient(golden: &Value, case: &str, model: &Model, what: &Trainable) 
     }
     let logps = model.token_logps(&tape.hidden, &at, &targets, temperature);
     for (x, e) in logps.iter().zip(&expected) {
-        assert!(
-            (f64::from(*x) - e).abs() < 3e-5,
-            "{case}: {x} instead of {e}"
-        );
+        assert!((f64::from(*x) - e).abs() < 3e-5, "{case}: {x} instead of {e}");
     }
-    let loss: f64 = logps
-        .iter()
-        .zip(&d_logp)
-        .map(|(l, d)| f64::from(*l) * f64::from(*d))
-        .sum();
-    assert!(
-        (loss - number(&golden[case]["loss"])).abs() < 1e-4,
-        "{case}: loss {loss}"
-    );
+    let loss: f64 = logps.iter().zip(&d_logp).map(|(l, d)| f64::from(*l) * f64::from(*d)).sum();
+    assert!((loss - number(&golden[case]["loss"])).abs() < 1e-4, "{case}: loss {loss}");
     let mut grads = Grads::zeros(model, what, false);
     let mut d_hidden = Mat::zeros(tape.hidden.rows, tape.hidden.cols);
-    model.token_logps_backward(
-        &tape.hidden,
-        &at,
-        &targets,
-        temperature,
-        &d_logp,
-        &mut d_hidden,
-        &mut grads,
-    );
+    model.token_logps_backward(&tape.hidden, &at, &targets, temperature, &d_logp, &mut d_hidden, &mut grads);
     model.backward(&tape, d_hidden, &mut grads);
     grads
 }
@@ -358,12 +226,7 @@ fn policy_gradients_match_torch() {
         let model = Model::new(loaded(&format!("models/{name}")).backbone, None);
         let family = model.backbone.config.family;
         let grads = policy_gradient(&golden, "full_t07", &model, &Trainable::Full);
-        compare(
-            name,
-            family,
-            &grads,
-            &expected_gradients(&format!("{name}-pg-t07-grads.safetensors")),
-        );
+        compare(name, family, &grads, &expected_gradients(&format!("{name}-pg-t07-grads.safetensors")));
 
         let base = loaded(&format!("adapters/{name}-policy"));
         let adapted = Model::new(base.backbone, base.adapter);
@@ -381,18 +244,10 @@ fn a_fresh_adapter_changes_nothing() {
         let base = loaded(&format!("adapters/{name}"));
         let config = base.adapter.unwrap().config;
         let adapter = Adapter::new(&config, &base.backbone, 3);
-        assert!(
-            adapter
-                .pairs
-                .values()
-                .all(|p| p.a.data.iter().any(|w| *w != 0.0))
-        );
+        assert!(adapter.pairs.values().all(|p| p.a.data.iter().any(|w| *w != 0.0)));
         let batch = pack(&[vec![1, 2, 3, 4, 5], vec![7, 8]]);
         let plain = Model::new(base.backbone.clone(), None).hidden(&batch);
-        assert_eq!(
-            Model::new(base.backbone, Some(adapter)).hidden(&batch),
-            plain
-        );
+        assert_eq!(Model::new(base.backbone, Some(adapter)).hidden(&batch), plain);
     }
 }
 
@@ -421,9 +276,8 @@ fn an_upper_layer_alone_gets_the_same_gradients() {
         let weight = backbone.param_mut(id).unwrap();
         let (rank, input) = (pair.a.shape[0], pair.a.shape[1]);
         for (i, w) in weight.data.iter_mut().enumerate() {
-            let product: f32 = (0..rank)
-                .map(|r| pair.b.data[i / input * rank + r] * pair.a.data[r * input + i % input])
-                .sum();
+            let product: f32 =
+                (0..rank).map(|r| pair.b.data[i / input * rank + r] * pair.a.data[r * input + i % input]).sum();
             *w += upper.config.alpha as f32 / upper.config.rank as f32 * product;
         }
     }
@@ -443,10 +297,7 @@ fn an_upper_layer_alone_gets_the_same_gradients() {
     assert!(some.by_id.len() == all.by_id.len() / 2 && some.reached.len() == some.by_id.len());
     for (id, g) in &some.by_id {
         for (a, b) in g.iter().zip(&all.by_id[id]) {
-            assert!(
-                (a - b).abs() < 1e-5 * (1.0 + b.abs()),
-                "{id:?}: {a} and {b}"
-            );
+            assert!((a - b).abs() < 1e-5 * (1.0 + b.abs()), "{id:?}: {a} and {b}");
         }
     }
 }

@@ -55,9 +55,10 @@ fn whole_loop(recipe: &Recipe, out: &Path, threads: usize, dry_run: bool) -> Res
         return print_cost(recipe);
     }
     let report = run::run(recipe, out, threads).map_err(|error| match error {
-        Error::Interrupted(_) => {
-            Error::Interrupted(format!("stopped by Ctrl-C. The same command goes on where it stopped: {}", out.display()))
-        }
+        Error::Interrupted(_) => Error::Interrupted(format!(
+            "stopped by Ctrl-C. The same command goes on where it stopped: {}",
+            out.display()
+        )),
         other => other,
     })?;
     eprintln!("the report: {}", report.display());

@@ -76,9 +76,8 @@ impl Progress {
     /// A bar of `total` units, named after the stage.
     pub fn new(stage: &str, total: u64, unit: &str) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(5));
-        let template = format!(
-            "{{prefix:>14}} {{bar:28}} {{pos}}/{{len}} {unit}  {{msg}}  {{elapsed}} gone, {{eta}} left"
-        );
+        let template =
+            format!("{{prefix:>14}} {{bar:28}} {{pos}}/{{len}} {unit}  {{msg}}  {{elapsed}} gone, {{eta}} left");
         if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style);
         }

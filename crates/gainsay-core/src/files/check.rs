@@ -5,9 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::import;
-use crate::record::{
-    Answer, Completion, PreferenceRecord, Prompt, PromptRecord, SCHEMA, SelectionRecord,
-};
+use crate::record::{Answer, Completion, PreferenceRecord, Prompt, PromptRecord, SCHEMA, SelectionRecord};
 
 /// Rounding that a sum of log-probs may rise above 0 by, nats.
 const LOGP_TOLERANCE: f64 = 1e-3;
@@ -132,10 +130,7 @@ impl Record for SelectionRecord {
         header(&self.id, self.schema)?;
         prompt(&self.prompt)?;
         if self.first.index == self.second.index {
-            return Err(format!(
-                "first and second are both completion {}: a comparison needs two",
-                self.first.index
-            ));
+            return Err(format!("first and second are both completion {}: a comparison needs two", self.first.index));
         }
         finite("first.gold", self.first.gold)?;
         finite("second.gold", self.second.gold)?;
@@ -192,21 +187,17 @@ fn header(id: &str, schema: u32) -> Result<(), String> {
 
 fn prompt(prompt: &Prompt) -> Result<(), String> {
     match prompt {
-        Prompt::Text(text) if text.is_empty() => {
-            Err("prompt is empty: give it text, or delete the record".into())
-        }
+        Prompt::Text(text) if text.is_empty() => Err("prompt is empty: give it text, or delete the record".into()),
         Prompt::Text(_) => Ok(()),
         Prompt::Chat(messages) if messages.is_empty() => {
             Err("prompt has no turns: give it one, or delete the record".into())
         }
-        Prompt::Chat(messages) => messages.iter().enumerate().try_for_each(|(index, message)| {
-            match message.role.as_str() {
+        Prompt::Chat(messages) => {
+            messages.iter().enumerate().try_for_each(|(index, message)| match message.role.as_str() {
                 "system" | "user" | "assistant" => Ok(()),
-                role => Err(format!(
-                    "prompt[{index}].role is `{role}`: it must be system, user or assistant"
-                )),
-            }
-        }),
+                role => Err(format!("prompt[{index}].role is `{role}`: it must be system, user or assistant")),
+            })
+        }
     }
 }
 
@@ -221,15 +212,11 @@ fn completion(completion: &Completion) -> Result<(), String> {
     if let Some(logp) = completion.logp
         && logp > LOGP_TOLERANCE
     {
-        return Err(format!(
-            "logp is {logp}: a log-prob is at most 0; store the natural log of the probability"
-        ));
+        return Err(format!("logp is {logp}: a log-prob is at most 0; store the natural log of the probability"));
     }
     for (index, &logp) in completion.token_logps.iter().flatten().enumerate() {
         if !(f64::from(logp) <= LOGP_TOLERANCE && logp.is_finite()) {
-            return Err(format!(
-                "token_logps[{index}] is {logp}: a log-prob is finite and at most 0"
-            ));
+            return Err(format!("token_logps[{index}] is {logp}: a log-prob is finite and at most 0"));
         }
     }
     finite("reward", completion.reward)?;
@@ -275,9 +262,9 @@ fn equal(left: (&str, Option<usize>), right: (&str, Option<usize>)) -> Result<()
 
 fn finite(name: &str, value: Option<f64>) -> Result<(), String> {
     match value {
-        Some(value) if !value.is_finite() => Err(format!(
-            "{name} is {value}: it must be a finite number; drop the record or leave the field out"
-        )),
+        Some(value) if !value.is_finite() => {
+            Err(format!("{name} is {value}: it must be a finite number; drop the record or leave the field out"))
+        }
         _ => Ok(()),
     }
 }

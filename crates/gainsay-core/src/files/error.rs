@@ -96,9 +96,7 @@ pub enum Fault {
         error: io::Error,
     },
     /// A Parquet table is damaged, cut off or of a sort that is not read.
-    #[error(
-        "the Parquet table cannot be read ({what}); make it anew, with zstd or snappy compression"
-    )]
+    #[error("the Parquet table cannot be read ({what}); make it anew, with zstd or snappy compression")]
     Table {
         /// The decoder's words.
         what: String,
@@ -150,9 +148,7 @@ pub enum Fault {
         literal: String,
     },
     /// The record was written under a later schema.
-    #[error(
-        "made by a newer Gainsay (schema {found}, this one reads up to {known}); update Gainsay"
-    )]
+    #[error("made by a newer Gainsay (schema {found}, this one reads up to {known}); update Gainsay")]
     Newer {
         /// The file's schema.
         found: u64,
@@ -234,9 +230,7 @@ fn opening_remedy(error: &io::Error) -> &'static str {
 
 fn writing_remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "choose a folder that you may write to"
-        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "choose a folder that you may write to",
         io::ErrorKind::IsADirectory => "this is a folder: name a file",
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
             "a part of the path is a file, not a folder: choose another path"

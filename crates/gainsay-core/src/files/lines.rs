@@ -32,9 +32,7 @@ impl Format {
                 "convert it to JSON lines (pandas: df.to_json(path, orient=\"records\", \
                  lines=True)) or to Parquet"
             }
-            "bz2" | "xz" | "zip" | "tar" | "tgz" => {
-                "unpack it, or pack the file itself with gzip or zstd"
-            }
+            "bz2" | "xz" | "zip" | "tar" | "tgz" => "unpack it, or pack the file itself with gzip or zstd",
             _ => return Ok(Self::Plain),
         };
         let fault = Fault::Format { extension, remedy };
@@ -70,10 +68,7 @@ impl Lines {
         }
         let mut raw = BufReader::with_capacity(1 << 18, file);
         let input: Box<dyn BufRead + Send> = match format {
-            Format::Gzip => Box::new(BufReader::with_capacity(
-                1 << 18,
-                flate2::bufread::MultiGzDecoder::new(raw),
-            )),
+            Format::Gzip => Box::new(BufReader::with_capacity(1 << 18, flate2::bufread::MultiGzDecoder::new(raw))),
             Format::Zstd => {
                 let decoder = zstd::Decoder::with_buffer(raw).map_err(opening)?;
                 Box::new(BufReader::with_capacity(1 << 18, decoder))

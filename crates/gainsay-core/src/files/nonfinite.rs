@@ -37,9 +37,7 @@ pub(crate) fn find(line: &[u8]) -> Option<(String, &'static str)> {
                 }
             }
             _ => {
-                if let Some(literal) =
-                    LITERALS.iter().find(|l| line[at..].starts_with(l.as_bytes()))
-                {
+                if let Some(literal) = LITERALS.iter().find(|l| line[at..].starts_with(l.as_bytes())) {
                     return Some((path(&levels), literal));
                 }
             }

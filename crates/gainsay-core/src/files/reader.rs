@@ -103,10 +103,7 @@ impl<T: Record> Reader<T> {
                     At::Row(_) => At::Row(earlier),
                     _ => At::Line(earlier),
                 };
-                return Err(Fault::Duplicate {
-                    id: record.id().to_string(),
-                    earlier: Earlier(earlier),
-                });
+                return Err(Fault::Duplicate { id: record.id().to_string(), earlier: Earlier(earlier) });
             }
         }
         Ok(record)
@@ -171,9 +168,7 @@ fn line<T: Record>(lines: &Lines, number: u64) -> Result<T, Fault> {
     match serde_json::from_slice::<Value>(text) {
         Ok(Value::Object(row)) => foreign(row, number),
         Ok(Value::Array(_)) => Err(Fault::Array),
-        Ok(other) => {
-            Err(Fault::Shape { kind: T::KIND, what: format!("found {other}, expected an object") })
-        }
+        Ok(other) => Err(Fault::Shape { kind: T::KIND, what: format!("found {other}, expected an object") }),
         Err(_) => Err(broken(text, lines.is_last_without_newline())),
     }
 }
@@ -256,11 +251,9 @@ fn shape<T: Record>(row: Map<String, Value>) -> String {
         None
     };
     match like {
-        Some(like) if like != T::KIND => format!(
-            "it looks like a {} record; name a file of {} records",
-            like.name(),
-            T::KIND.name()
-        ),
+        Some(like) if like != T::KIND => {
+            format!("it looks like a {} record; name a file of {} records", like.name(), T::KIND.name())
+        }
         _ => match import::typed::<T>(Value::Object(row)) {
             Err(what) => what,
             Ok(_) => "the fields do not fit".into(),

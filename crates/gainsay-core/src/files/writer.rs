@@ -175,8 +175,7 @@ impl<T: Record> Writer<T> {
         let path = path.as_ref();
         let format = Format::of(path)?;
         let (staged, file) = Staged::create(path)?;
-        let sink =
-            Sink::new(format, T::KIND, file).map_err(|error| FileError::writing(path, error))?;
+        let sink = Sink::new(format, T::KIND, file).map_err(|error| FileError::writing(path, error))?;
         Ok(Self { staged, sink, line: Vec::new(), count: 0, record: PhantomData })
     }
 
@@ -184,17 +183,14 @@ impl<T: Record> Writer<T> {
     pub fn write(&mut self, record: &T) -> Result<(), FileError> {
         self.count += 1;
         let path = &self.staged.shown;
-        record
-            .check()
-            .map_err(|what| FileError::new(path, At::Line(self.count), Fault::Invalid { what }))?;
+        record.check().map_err(|what| FileError::new(path, At::Line(self.count), Fault::Invalid { what }))?;
         let written = self.sink.write(record, &mut self.line);
         written.map_err(|error| FileError::writing(path, error))
     }
 
     /// Ends the file, waits until it is on the disk, and gives it its name.
     pub fn finish(self) -> Result<(), FileError> {
-        let file =
-            self.sink.finish().map_err(|error| FileError::writing(&self.staged.shown, error))?;
+        let file = self.sink.finish().map_err(|error| FileError::writing(&self.staged.shown, error))?;
         self.staged.commit(&file)
     }
 }

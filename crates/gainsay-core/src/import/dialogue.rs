@@ -11,18 +11,13 @@ pub(crate) fn turns(text: &str) -> Option<Vec<Message>> {
     }
     let mut cuts: Vec<(usize, usize, &str)> = MARKERS
         .iter()
-        .flat_map(|(marker, role)| {
-            text.match_indices(marker).map(|(at, marker)| (at, at + marker.len(), *role))
-        })
+        .flat_map(|(marker, role)| text.match_indices(marker).map(|(at, marker)| (at, at + marker.len(), *role)))
         .collect();
     cuts.sort_unstable();
     let ends = cuts.iter().skip(1).map(|cut| cut.0).chain([text.len()]);
     let turn = |(cut, end): (&(usize, usize, &str), usize)| {
         let content = &text[cut.1..end];
-        Message {
-            role: cut.2.to_string(),
-            content: content.strip_prefix(' ').unwrap_or(content).to_string(),
-        }
+        Message { role: cut.2.to_string(), content: content.strip_prefix(' ').unwrap_or(content).to_string() }
     };
     Some(cuts.iter().zip(ends).map(turn).collect())
 }
@@ -46,10 +41,7 @@ pub(crate) fn answer(turns: &[Message]) -> Option<String> {
 
 /// Splits two dialogues into their common prompt and each one's own answer. The prompt is the
 /// longest common run of turns after which both go on with the assistant.
-pub(crate) fn part(
-    chosen: &[Message],
-    rejected: &[Message],
-) -> Option<(Vec<Message>, String, String)> {
+pub(crate) fn part(chosen: &[Message], rejected: &[Message]) -> Option<(Vec<Message>, String, String)> {
     let common = chosen.iter().zip(rejected).take_while(|(a, b)| a == b).count();
     (1..=common).rev().find_map(|cut| {
         let sides = (answer(&chosen[cut..])?, answer(&rejected[cut..])?);

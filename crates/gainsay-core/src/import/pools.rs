@@ -19,8 +19,7 @@ pub fn row(row: &Map<String, Value>, number: u64) -> Result<PromptRecord, String
     let id = row_id(row, number);
     extra.remove("id");
     extra.remove("schema");
-    let prompt = typed(extra.remove("prompt").unwrap_or_default())
-        .map_err(|what| format!("prompt: {what}"))?;
+    let prompt = typed(extra.remove("prompt").unwrap_or_default()).map_err(|what| format!("prompt: {what}"))?;
     let mut meta = match extra.remove("meta") {
         Some(Value::Object(meta)) => meta,
         _ => Extra::new(),
@@ -38,20 +37,9 @@ pub fn row(row: &Map<String, Value>, number: u64) -> Result<PromptRecord, String
     let completions = responses
         .into_iter()
         .enumerate()
-        .map(|(index, response)| {
-            answer(response, contrast).map_err(|what| format!("responses[{index}]: {what}"))
-        })
+        .map(|(index, response)| answer(response, contrast).map_err(|what| format!("responses[{index}]: {what}")))
         .collect::<Result<_, _>>()?;
-    Ok(PromptRecord {
-        schema: SCHEMA,
-        id,
-        prompt,
-        completions,
-        kendall_tau_distance: None,
-        tau_b: None,
-        meta,
-        extra,
-    })
+    Ok(PromptRecord { schema: SCHEMA, id, prompt, completions, kendall_tau_distance: None, tau_b: None, meta, extra })
 }
 
 /// One answer; `contrast` says whether the prompt is one that should be refused, where known.

@@ -9,21 +9,19 @@ use crate::record::{Completion, Extra, Prompt, PromptRecord, SCHEMA};
 
 /// The columns: what was asked, prompt and answer as one text, the answer's log-prob (a sum over
 /// its tokens, nats), the proxy reward.
-pub const COLUMNS: [&str; 4] =
-    ["prompt", "response_with_prompt", "response_prob", "response_reward"];
+pub const COLUMNS: [&str; 4] = ["prompt", "response_with_prompt", "response_prob", "response_reward"];
 
 /// Rounding that a sum of log-probs may rise above 0 by, nats.
 const LOGP_TOLERANCE: f64 = 1e-3;
 
 /// Whether the first line of a file starts an object of these columns.
 pub fn starts(line: &[u8]) -> bool {
-    let start: Vec<u8> =
-        line.iter().take(64).copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let start: Vec<u8> = line.iter().take(64).copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let opens = |name: &str, next: &str| {
         let head = format!("{{\"{name}\":[");
-        start.strip_prefix(head.as_bytes()).is_some_and(|rest| {
-            rest.is_empty() || next.is_empty() || rest.starts_with(next.as_bytes())
-        })
+        start
+            .strip_prefix(head.as_bytes())
+            .is_some_and(|rest| rest.is_empty() || next.is_empty() || rest.starts_with(next.as_bytes()))
     };
     start == b"{"
         || opens("prompt", "\"")
@@ -58,11 +56,7 @@ fn convert(object: &Map<String, Value>) -> Result<Vec<PromptRecord>, ColumnFault
         }
     }
     if lists.iter().any(|list| list.len() != lists[0].len()) {
-        let lengths: Vec<_> = COLUMNS
-            .iter()
-            .zip(&lists)
-            .map(|(name, list)| format!("{name} {}", list.len()))
-            .collect();
+        let lengths: Vec<_> = COLUMNS.iter().zip(&lists).map(|(name, list)| format!("{name} {}", list.len())).collect();
         return Err(whole(format!(
             "the columns have unequal lengths: {}; they must have one entry a row",
             lengths.join(", ")
@@ -81,9 +75,7 @@ fn convert(object: &Map<String, Value>) -> Result<Vec<PromptRecord>, ColumnFault
     for row in 0..lists[0].len() {
         let cells = [&lists[0][row], &lists[1][row], &lists[2][row], &lists[3][row]];
         let extra = further.iter().map(|(name, list)| ((*name).clone(), list[row].clone()));
-        groups
-            .add_row(cells, extra.collect())
-            .map_err(|what| ColumnFault { row: Some(row as u64 + 1), what })?;
+        groups.add_row(cells, extra.collect()).map_err(|what| ColumnFault { row: Some(row as u64 + 1), what })?;
     }
     Ok(groups.records)
 }
@@ -196,9 +188,9 @@ fn text<'a>(name: &str, value: &'a Value) -> Result<&'a str, String> {
 }
 
 fn number(name: &str, value: &Value) -> Result<f64, String> {
-    value.as_f64().ok_or_else(|| {
-        format!("{name} is {}, expected a number; drop the row from all columns", short(value))
-    })
+    value
+        .as_f64()
+        .ok_or_else(|| format!("{name} is {}, expected a number; drop the row from all columns", short(value)))
 }
 
 /// A value for a message: lists and long texts by their kind.

@@ -3,9 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{dialogue, row_id, typed};
-use crate::record::{
-    Answer, Extra, Message, PreferenceRecord, PreferenceSide, Prompt, SCHEMA, Source,
-};
+use crate::record::{Answer, Extra, Message, PreferenceRecord, PreferenceSide, Prompt, SCHEMA, Source};
 
 /// Reads row `number` (1-based) with `chosen` and `rejected`; `None` where it lacks them.
 ///
@@ -31,9 +29,7 @@ fn convert(row: &Map<String, Value>, number: u64) -> Result<PreferenceRecord, St
     };
     let margin = match field("margin") {
         None | Some(Value::Null) => None,
-        Some(value) => {
-            Some(value.as_f64().ok_or_else(|| format!("margin is {value}, expected a number"))?)
-        }
+        Some(value) => Some(value.as_f64().ok_or_else(|| format!("margin is {value}, expected a number"))?),
     };
     let meta = match field("meta") {
         Some(Value::Object(meta)) => meta,
@@ -74,9 +70,7 @@ impl Side {
     fn read(name: &str, value: Value) -> Result<Self, String> {
         match value {
             Value::String(text) => Ok(Self::Text(text)),
-            Value::Array(_) => {
-                typed(value).map(Self::Turns).map_err(|what| format!("{name}: {what}"))
-            }
+            Value::Array(_) => typed(value).map(Self::Turns).map_err(|what| format!("{name}: {what}")),
             other => Err(format!("{name} is {other}, expected text or a list of turns")),
         }
     }
@@ -87,9 +81,8 @@ impl Side {
             Self::Text(text) => Ok(text),
             Self::Turns(turns) => {
                 let own = turns.strip_prefix(prompt).unwrap_or(&turns);
-                dialogue::answer(own).ok_or_else(|| {
-                    format!("{name} does not go on after the prompt with a turn of the assistant")
-                })
+                dialogue::answer(own)
+                    .ok_or_else(|| format!("{name} does not go on after the prompt with a turn of the assistant"))
             }
         }
     }
@@ -116,17 +109,15 @@ fn explicit(prompt: Prompt, chosen: Side, rejected: Side) -> Result<Parts, Strin
 fn implicit(chosen: Side, rejected: Side) -> Result<Parts, String> {
     let (first, second) = match (chosen, rejected) {
         (Side::Turns(first), Side::Turns(second)) => (first, second),
-        (Side::Text(first), Side::Text(second)) => {
-            match (dialogue::turns(&first), dialogue::turns(&second)) {
-                (Some(first), Some(second)) => (first, second),
-                (None, None) => return common_text(&first, &second),
-                _ => {
-                    return Err("only one of chosen and rejected is a Human/Assistant dialogue; \
+        (Side::Text(first), Side::Text(second)) => match (dialogue::turns(&first), dialogue::turns(&second)) {
+            (Some(first), Some(second)) => (first, second),
+            (None, None) => return common_text(&first, &second),
+            _ => {
+                return Err("only one of chosen and rejected is a Human/Assistant dialogue; \
                                  write both in one format"
-                        .into());
-                }
+                    .into());
             }
-        }
+        },
         _ => {
             return Err("one of chosen and rejected is text, the other a list of turns; write \
                          both in one format"
@@ -150,17 +141,11 @@ fn common_text(chosen: &str, rejected: &str) -> Result<Parts, String> {
         cut -= 1;
     }
     if cut == 0 {
-        return Err(
-            "there is no prompt: give the row a `prompt`, or let chosen and rejected begin \
+        return Err("there is no prompt: give the row a `prompt`, or let chosen and rejected begin \
                     with it"
-                .into(),
-        );
+            .into());
     }
-    Ok((
-        Prompt::Text(chosen[..cut].to_string()),
-        chosen[cut..].to_string(),
-        rejected[cut..].to_string(),
-    ))
+    Ok((Prompt::Text(chosen[..cut].to_string()), chosen[cut..].to_string(), rejected[cut..].to_string()))
 }
 
 /// What becomes of ties, which TRL's rows cannot express.

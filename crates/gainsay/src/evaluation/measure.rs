@@ -57,7 +57,8 @@ fn comparison(a: f64, b: f64) -> f64 {
 /// The figures of one prompt's completions: `logp` under the base policy, `token_logps` under the
 /// evaluated one, `reward`, `gold`. What a completion lacks leaves the figure out.
 pub fn prompt_metrics(record: &PromptRecord, against: Option<&PromptRecord>) -> PromptMetrics {
-    let all = |field: fn(&Completion) -> Option<f64>| record.completions.iter().map(field).collect::<Option<Vec<f64>>>();
+    let all =
+        |field: fn(&Completion) -> Option<f64>| record.completions.iter().map(field).collect::<Option<Vec<f64>>>();
     let rewards = all(|c| c.reward);
     let gold = all(|c| c.gold);
     let lengths = all(|c| c.n_tokens.map(f64::from));
@@ -132,11 +133,10 @@ pub fn metrics(per_prompt: &[PromptMetrics], seed: u64) -> Metrics {
 pub fn differences(a: (&str, &[PromptMetrics]), b: (&str, &[PromptMetrics]), seed: u64) -> Vec<Difference> {
     let mut found = Vec::new();
     for (name, field) in FIELDS {
-        let pairs: Vec<(f64, f64)> = a
-            .1
-            .iter()
-            .filter_map(|left| field(left).zip(b.1.iter().find(|right| right.id == left.id).and_then(field)))
-            .collect();
+        let pairs: Vec<(f64, f64)> =
+            a.1.iter()
+                .filter_map(|left| field(left).zip(b.1.iter().find(|right| right.id == left.id).and_then(field)))
+                .collect();
         let key_name = format!("difference/{name}");
         if let Some(difference) = bootstrap_paired_difference(&pairs, RESAMPLES, Key::new(seed, &key_name)) {
             let verdict = verdict(&difference);

@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use gainsay_core::conflict::{
-    Annotator, ConflictOptions, ConventionCheck, DatasetMoments, LogpKind, Scope, Summary, SummaryBuilder, Top, TopEntry,
+    Annotator, ConflictOptions, ConventionCheck, DatasetMoments, LogpKind, Scope, Summary, SummaryBuilder, Top,
+    TopEntry,
 };
 use gainsay_core::files::{Reader, Writer};
 use gainsay_core::record::PromptRecord;

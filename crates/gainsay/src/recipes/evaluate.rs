@@ -58,7 +58,12 @@ pub struct Subject<'a> {
 ///
 /// # Errors
 /// What sampling, scoring or writing reports, or Ctrl-C.
-pub fn evaluate(setting: &Setting<'_>, subject: &Subject<'_>, base_rollouts: Option<&[PromptRecord]>, dir: &Path) -> Result<Figures> {
+pub fn evaluate(
+    setting: &Setting<'_>,
+    subject: &Subject<'_>,
+    base_rollouts: Option<&[PromptRecord]>,
+    dir: &Path,
+) -> Result<Figures> {
     let [sampled, rollouts] = ["sampled.jsonl", "rollouts.jsonl"].map(|name| dir.join(name));
     let mut figures = Figures::default();
     if !rollouts.exists() {
@@ -87,18 +92,18 @@ fn same_prompt<'a>(all: &'a [PromptRecord], record: &PromptRecord) -> Option<&'a
 
 /// KL(policy || base) a prompt: completions of the policy at temperature 1 without cuts, k3
 /// summed over tokens, averaged over completions.
-fn add_kl(setting: &Setting<'_>, subject: &Subject<'_>, records: &[PromptRecord], per_prompt: &mut [PromptMetrics]) -> Result<()> {
+fn add_kl(
+    setting: &Setting<'_>,
+    subject: &Subject<'_>,
+    records: &[PromptRecord],
+    per_prompt: &mut [PromptMetrics],
+) -> Result<()> {
     if subject.is_base {
         per_prompt.iter_mut().for_each(|metrics| metrics.kl = Some(0.0));
         return Ok(());
     }
-    let decoding = Decoding {
-        temperature: 1.0,
-        top_k: 0,
-        top_p: 1.0,
-        purpose: "kl".into(),
-        ..setting.decoding.clone()
-    };
+    let decoding =
+        Decoding { temperature: 1.0, top_k: 0, top_p: 1.0, purpose: "kl".into(), ..setting.decoding.clone() };
     let mut progress = Progress::new("KL", records.len() as u64, "prompts");
     for (chunk, metrics) in records.chunks(32).zip(per_prompt.chunks_mut(32)) {
         interrupt::check()?;
@@ -142,7 +147,12 @@ fn add_accuracy(setting: &Setting<'_>, pool: &[PromptRecord], per_prompt: &mut [
     Ok(())
 }
 
-fn summarize(setting: &Setting<'_>, subject: &Subject<'_>, has_base: bool, per_prompt: Vec<PromptMetrics>) -> Evaluation {
+fn summarize(
+    setting: &Setting<'_>,
+    subject: &Subject<'_>,
+    has_base: bool,
+    per_prompt: Vec<PromptMetrics>,
+) -> Evaluation {
     Evaluation {
         schema: 1,
         arm: subject.arm.clone(),

@@ -33,7 +33,9 @@ impl Oracle {
         match text.split_once(':') {
             None if text == "labels" => Ok(Self::Labels),
             Some(("gold", model)) if !model.is_empty() => Ok(Self::Gold(model.into())),
-            Some(("judge", _)) => Err(Error::Input("--oracle judge:URL: LLM judges are not part of this build; use gold:M or labels".into())),
+            Some(("judge", _)) => Err(Error::Input(
+                "--oracle judge:URL: LLM judges are not part of this build; use gold:M or labels".into(),
+            )),
             _ => Err(Error::Input(format!("--oracle {text}: write gold:M (a reward model) or labels"))),
         }
     }
@@ -48,7 +50,13 @@ pub fn noise(text: Option<&str>) -> Result<Noise> {
 ///
 /// # Errors
 /// What the model or writing reports, or Ctrl-C.
-pub fn ask_gold(gold: &dyn RewardFn, pairs: &[SelectionRecord], noise: Noise, seed: u64, out: &Path) -> Result<Figures> {
+pub fn ask_gold(
+    gold: &dyn RewardFn,
+    pairs: &[SelectionRecord],
+    noise: Noise,
+    seed: u64,
+    out: &Path,
+) -> Result<Figures> {
     let oracle = GoldOracle { gold, noise, seed };
     let before = gold.tokens();
     let mut progress = Progress::new("feedback", pairs.len() as u64, "pairs");

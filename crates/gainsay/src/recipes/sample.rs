@@ -32,10 +32,8 @@ pub fn sample(policy: &dyn Sampler, prompts: &Path, out: &Path, n: usize, decodi
         fingerprint: format!("sample {identity} n={n} {decoding:?}"),
     };
     units.run(|records| {
-        let requests: Vec<SampleRequest> = records
-            .iter()
-            .map(|r| SampleRequest { id: r.id.clone(), prompt: r.prompt.clone(), n })
-            .collect();
+        let requests: Vec<SampleRequest> =
+            records.iter().map(|r| SampleRequest { id: r.id.clone(), prompt: r.prompt.clone(), n }).collect();
         let sampled = policy.sample(&requests, decoding)?;
         let mut tokens = 0;
         let mut done = Vec::with_capacity(records.len());

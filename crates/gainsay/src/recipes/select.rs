@@ -33,7 +33,12 @@ pub fn options(args: &SelectArgs) -> Result<SelectOptions> {
 ///
 /// # Errors
 /// Bad records, options out of range, a file without what the strategy needs.
-pub fn select(input: &Path, out: &Path, options: &SelectOptions, answered: &[PathBuf]) -> Result<(SelectionStats, Figures)> {
+pub fn select(
+    input: &Path,
+    out: &Path,
+    options: &SelectOptions,
+    answered: &[PathBuf],
+) -> Result<(SelectionStats, Figures)> {
     let started = Instant::now();
     let records: Vec<PromptRecord> = files::read_all(input)?;
     let mut asked = HashSet::new();
@@ -62,10 +67,16 @@ pub fn render(stats: &SelectionStats) -> String {
         ));
     }
     if let Some(rso) = &stats.rso {
-        out.push_str(&format!("accepted             {} of {} completions at beta {}\n", rso.accepted, rso.candidates, rso.beta));
+        out.push_str(&format!(
+            "accepted             {} of {} completions at beta {}\n",
+            rso.accepted, rso.candidates, rso.beta
+        ));
     }
     if stats.selected < stats.budget {
-        out.push_str(&format!("note                 the pool holds no more than {} pairs for this strategy\n", stats.selected));
+        out.push_str(&format!(
+            "note                 the pool holds no more than {} pairs for this strategy\n",
+            stats.selected
+        ));
     }
     out
 }

@@ -95,9 +95,8 @@ pub fn train_policy(
     let resolved = options.resolve(&base.backbone.config);
     let prompts: Vec<TrainPrompt> =
         prompts.iter().map(|r| TrainPrompt { id: r.id.clone(), prompt: r.prompt.clone() }).collect();
-    let (model, done) = with_progress("train policy", |progress| {
-        train::train_rloo(&base, reward, &prompts, &resolved, progress)
-    })?;
+    let (model, done) =
+        with_progress("train policy", |progress| train::train_rloo(&base, reward, &prompts, &resolved, progress))?;
     save_policy(out, &model, &base.spec, &provenance(&base.identity, reward, &resolved))?;
     if let Some(path) = log {
         files::write_atomic(path, &step_lines(&done)?)?;

@@ -85,7 +85,13 @@ impl Options {
 }
 
 /// A family's adapter with the user's rank, scale and layers.
-pub fn adapter(default: AdapterConfig, rank: usize, alpha: f64, last_layers: usize, num_layers: usize) -> AdapterConfig {
+pub fn adapter(
+    default: AdapterConfig,
+    rank: usize,
+    alpha: f64,
+    last_layers: usize,
+    num_layers: usize,
+) -> AdapterConfig {
     let layers = (last_layers > 0).then(|| (num_layers.saturating_sub(last_layers)..num_layers).collect());
     AdapterConfig { rank, alpha, layers, ..default }
 }
@@ -95,7 +101,13 @@ pub fn adapter(default: AdapterConfig, rank: usize, alpha: f64, last_layers: usi
 ///
 /// # Errors
 /// Files or models that cannot be read, no usable pair, a loss that is not finite, Ctrl-C.
-pub fn train_reward(from: &str, inputs: &[PathBuf], out: &Path, report: Option<&Path>, options: &Options) -> Result<Figures> {
+pub fn train_reward(
+    from: &str,
+    inputs: &[PathBuf],
+    out: &Path,
+    report: Option<&Path>,
+    options: &Options,
+) -> Result<Figures> {
     let mut pairs: Vec<PreferenceRecord> = Vec::new();
     for path in inputs {
         pairs.extend(files::read_preferences(path)?);
@@ -103,7 +115,8 @@ pub fn train_reward(from: &str, inputs: &[PathBuf], out: &Path, report: Option<&
     let base = models::load(from)?;
     let identity = base.identity.clone();
     let resolved = options.resolve(&base.backbone.config);
-    let (model, done) = with_progress("train reward", |progress| train::train_reward(base, &pairs, &resolved, progress))?;
+    let (model, done) =
+        with_progress("train reward", |progress| train::train_reward(base, &pairs, &resolved, progress))?;
     let provenance = provenance(&identity, inputs, &resolved, &done)?;
     save_reward_model(out, &model, &trainable(options.method), &provenance)?;
     if let Some(path) = report {
@@ -131,7 +144,12 @@ fn accuracy_line(report: &RewardTrainReport) -> String {
     }
 }
 
-fn provenance(identity: &str, inputs: &[PathBuf], options: &RewardTrainOptions, report: &RewardTrainReport) -> Result<Provenance> {
+fn provenance(
+    identity: &str,
+    inputs: &[PathBuf],
+    options: &RewardTrainOptions,
+    report: &RewardTrainReport,
+) -> Result<Provenance> {
     let name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let data = inputs
         .iter()
@@ -161,9 +179,11 @@ pub fn with_progress<T>(
     let mut tell = |event: &TrainEvent| {
         let (step, steps, message) = match event {
             TrainEvent::RewardStep(s) => (s.step, s.steps, format!("loss {:.3}", s.loss)),
-            TrainEvent::PolicyStep(s) => {
-                (s.step, s.steps, format!("reward {:+.3}, KL {:.2} nats, {:.0} tokens long", s.reward, s.kl_k3, s.length))
-            }
+            TrainEvent::PolicyStep(s) => (
+                s.step,
+                s.steps,
+                format!("reward {:+.3}, KL {:.2} nats, {:.0} tokens long", s.reward, s.kl_k3, s.length),
+            ),
             TrainEvent::Epoch(_) => return ControlFlow::Continue(()),
         };
         let bar = bar.get_or_insert_with(|| Progress::new(stage, u64::from(steps), "steps"));

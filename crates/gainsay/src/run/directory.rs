@@ -110,7 +110,10 @@ impl RunDirectory {
     ) -> Result<()> {
         let manifest = Manifest {
             schema: 1,
-            gainsay: Version { version: env!("CARGO_PKG_VERSION"), git: option_env!("GAINSAY_GIT").unwrap_or("unknown") },
+            gainsay: Version {
+                version: env!("CARGO_PKG_VERSION"),
+                git: option_env!("GAINSAY_GIT").unwrap_or("unknown"),
+            },
             seed: recipe.seed,
             threads,
             dtype: "f32",
@@ -132,8 +135,8 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 
 /// SHA-256 of a file, in hex.
 pub fn file_digest(path: &Path) -> Result<String> {
-    let mut file = fs::File::open(path)
-        .map_err(|e| Error::Input(format!("{}: cannot be read: {e}", path.display())))?;
+    let mut file =
+        fs::File::open(path).map_err(|e| Error::Input(format!("{}: cannot be read: {e}", path.display())))?;
     let mut hasher = Sha256::new();
     std::io::copy(&mut file, &mut hasher)
         .map_err(|e| Error::Input(format!("{}: cannot be read: {e}", path.display())))?;

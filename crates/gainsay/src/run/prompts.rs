@@ -50,6 +50,8 @@ fn read(file: &str) -> Result<Vec<PromptRecord>> {
     }
     BUILTIN
         .lines()
-        .map(|line| serde_json::from_str(line).map_err(|e| Error::Run(format!("the built-in prompts are damaged: {e}"))))
+        .map(|line| {
+            serde_json::from_str(line).map_err(|e| Error::Run(format!("the built-in prompts are damaged: {e}")))
+        })
         .collect()
 }

@@ -1,6 +1,5 @@
 //! Wrong input gets exit 2, one clear line that says where and what to do, and leaves nothing.
 
-
 use std::fs;
 use std::path::Path;
 
@@ -87,7 +86,9 @@ fn one_completion_cannot_be_ranked() {
 
 #[test]
 fn mixed_log_prob_models_are_refused() {
-    let with = |id: &str, model: &str| good(id).replace("\"prompt\"", &format!("\"meta\":{{\"logp_policy\":\"{model}\"}},\"prompt\""));
+    let with = |id: &str, model: &str| {
+        good(id).replace("\"prompt\"", &format!("\"meta\":{{\"logp_policy\":\"{model}\"}},\"prompt\""))
+    };
     let said = refused(&(with("p1", "a") + &with("p2", "b")));
     assert!(said.contains("p1") && said.contains("p2"), "{said}");
 }
@@ -149,7 +150,9 @@ fn broken_model(dir: &Path, edit: impl Fn(String) -> String) {
 #[test]
 fn an_unknown_architecture_is_named() {
     let dir = folder();
-    broken_model(dir.path(), |text| text.replace("LlamaForCausalLM", "MambaForCausalLM").replace("\"llama\"", "\"mamba\""));
+    broken_model(dir.path(), |text| {
+        text.replace("LlamaForCausalLM", "MambaForCausalLM").replace("\"llama\"", "\"mamba\"")
+    });
     let said = refused_policy(dir.path(), "model");
     assert!(said.to_lowercase().contains("mamba") && said.to_lowercase().contains("llama"), "{said}");
 }
@@ -168,7 +171,8 @@ fn a_cache_that_cannot_be_used_is_named() {
     fs::write(dir.path().join("cache"), "a file where a folder should be").expect("a file");
     fs::write(dir.path().join("prompts.jsonl"), "{\"id\":\"p\",\"prompt\":\"hello\"}\n").expect("the prompts");
     let args = ["sample", "--policy", "smollm2-135m", "--prompts", "prompts.jsonl", "--out", "out.jsonl"];
-    let output = crate::common::command(dir.path(), &args).env("GAINSAY_CACHE", "cache").output().expect("the binary runs");
+    let output =
+        crate::common::command(dir.path(), &args).env("GAINSAY_CACHE", "cache").output().expect("the binary runs");
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stderr(&output).contains("cache"), "{}", stderr(&output));
     assert_eq!(names(dir.path()), ["cache", "prompts.jsonl"]);
@@ -179,12 +183,15 @@ fn options_out_of_range_are_named() {
     let dir = folder();
     fs::write(dir.path().join("prompts.jsonl"), "{\"id\":\"p\",\"prompt\":\"hello\"}\n").expect("the prompts");
     let base = ["sample", "--policy", "tiny-random", "--prompts", "prompts.jsonl", "--out", "out.jsonl"];
-    for (option, value, word) in [("-n", "0", "-n"), ("--max-new-tokens", "0", "max-new-tokens"), ("--top-p", "0", "top-p")] {
+    for (option, value, word) in
+        [("-n", "0", "-n"), ("--max-new-tokens", "0", "max-new-tokens"), ("--top-p", "0", "top-p")]
+    {
         let args: Vec<&str> = base.iter().copied().chain([option, value]).collect();
         let said = refused_by(dir.path(), &args, &["prompts.jsonl"]);
         assert!(said.contains(word), "{said}");
     }
-    let url: Vec<&str> = base.iter().copied().map(|a| if a == "tiny-random" { "http://127.0.0.1:1" } else { a }).collect();
+    let url: Vec<&str> =
+        base.iter().copied().map(|a| if a == "tiny-random" { "http://127.0.0.1:1" } else { a }).collect();
     assert!(refused_by(dir.path(), &url, &["prompts.jsonl"]).contains("local model"));
 }
 

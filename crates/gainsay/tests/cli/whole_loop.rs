@@ -1,6 +1,5 @@
 //! Every stage for real, on a random model of a few thousand weights; killed and resumed.
 
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,10 +61,16 @@ fn two_rounds_run_through_and_a_killed_run_ends_in_the_same_bytes() {
     let output = ok(run(dir.path(), "whole"));
     assert!(stdout(&output).trim_end().ends_with("report.html"));
     let whole = files(&dir.path().join("whole"));
-    for name in ["manifest.json", "comparison.json", "round-2/shf-cas/evaluation.json", "round-2/random-spread/policy/adapter_model.safetensors"] {
+    for name in [
+        "manifest.json",
+        "comparison.json",
+        "round-2/shf-cas/evaluation.json",
+        "round-2/random-spread/policy/adapter_model.safetensors",
+    ] {
         assert!(whole.contains_key(Path::new(name)), "{name} is missing: {:?}", whole.keys());
     }
-    let leftover = whole.keys().find(|name| name.to_string_lossy().contains("journal") || name.to_string_lossy().contains("tmp"));
+    let leftover =
+        whole.keys().find(|name| name.to_string_lossy().contains("journal") || name.to_string_lossy().contains("tmp"));
     assert_eq!(leftover, None, "scratch files stay behind");
 
     // A second run in the same folder computes nothing again.
@@ -112,30 +117,123 @@ fn the_stages_chain_by_hand_and_agree_with_each_other() {
     let dir = prepared();
     let prompts = "{\"id\":\"a\",\"prompt\":\"hello\",\"meta\":{\"topic\":\"x\"},\"mine\":7}\n{\"id\":\"b\",\"prompt\":\"there\"}\n";
     fs::write(dir.path().join("prompts.jsonl"), prompts).expect("the prompts");
-    let sample = ["sample", "--policy", "tiny-random", "--prompts", "prompts.jsonl", "--out", "r.jsonl.zst", "-n", "6", "--temperature", "1", "--max-new-tokens", "10", "--json"];
-    let figures: serde_json::Value = serde_json::from_slice(&ok(gainsay(dir.path(), &sample)).stdout).expect("one JSON object");
+    let sample = [
+        "sample",
+        "--policy",
+        "tiny-random",
+        "--prompts",
+        "prompts.jsonl",
+        "--out",
+        "r.jsonl.zst",
+        "-n",
+        "6",
+        "--temperature",
+        "1",
+        "--max-new-tokens",
+        "10",
+        "--json",
+    ];
+    let figures: serde_json::Value =
+        serde_json::from_slice(&ok(gainsay(dir.path(), &sample)).stdout).expect("one JSON object");
     for field in ["tokens", "seconds", "tokens_per_second", "peak_rss_bytes"] {
         assert!(figures[field].as_f64().expect("a number") > 0.0, "{field}: {figures}");
     }
-    ok(gainsay(dir.path(), &["score", "--policy", "tiny-random", "--reward", "gold", "--gold", "gold", "--in", "r.jsonl.zst", "--out", "s.jsonl"]));
+    ok(gainsay(
+        dir.path(),
+        &[
+            "score",
+            "--policy",
+            "tiny-random",
+            "--reward",
+            "gold",
+            "--gold",
+            "gold",
+            "--in",
+            "r.jsonl.zst",
+            "--out",
+            "s.jsonl",
+        ],
+    ));
     let text = fs::read_to_string(dir.path().join("s.jsonl")).expect("scored");
     let first: serde_json::Value = serde_json::from_str(text.lines().next().expect("a line")).expect("a record");
     assert_eq!(first["mine"], 7, "unknown fields are kept");
     for completion in first["completions"].as_array().expect("completions") {
-        let own: f64 = completion["token_logps"].as_array().expect("token log-probs").iter().filter_map(serde_json::Value::as_f64).sum();
+        let own: f64 = completion["token_logps"]
+            .as_array()
+            .expect("token log-probs")
+            .iter()
+            .filter_map(serde_json::Value::as_f64)
+            .sum();
         let scored = completion["logp"].as_f64().expect("a log-prob");
         assert!((own - scored).abs() < 1e-3, "sampled {own}, scored {scored}");
         assert_eq!(completion["reward"], completion["gold"], "one model, one reward");
     }
     ok(gainsay(dir.path(), &["conflicts", "--in", "s.jsonl", "--out", "c.parquet", "--json"]));
-    ok(gainsay(dir.path(), &["select", "--strategy", "shf-cas", "--budget", "5", "--in", "c.parquet", "--out", "sel.jsonl"]));
+    ok(gainsay(
+        dir.path(),
+        &["select", "--strategy", "shf-cas", "--budget", "5", "--in", "c.parquet", "--out", "sel.jsonl"],
+    ));
     let selection = fs::read_to_string(dir.path().join("sel.jsonl")).expect("a selection");
     assert_eq!(selection.lines().count(), 5);
-    ok(gainsay(dir.path(), &["feedback", "--oracle", "gold:gold", "--noise", "flip:0.1", "--in", "sel.jsonl", "--out", "pref.jsonl"]));
+    ok(gainsay(
+        dir.path(),
+        &["feedback", "--oracle", "gold:gold", "--noise", "flip:0.1", "--in", "sel.jsonl", "--out", "pref.jsonl"],
+    ));
     ok(gainsay(dir.path(), &["feedback", "--oracle", "labels", "--in", "sel.jsonl", "--out", "pref2.jsonl"]));
-    ok(gainsay(dir.path(), &["train", "reward", "--model", "tiny-random", "--in", "pref.jsonl", "pref2.jsonl", "--out", "rm", "--heldout", "0"]));
-    ok(gainsay(dir.path(), &["train", "policy", "--method", "rloo", "--policy", "tiny-random", "--reward", "rm", "--prompts", "prompts.jsonl", "--out", "pol", "--steps", "2", "--max-new-tokens", "8"]));
-    let evaluate = ["evaluate", "--policy", "pol", "--prompts", "prompts.jsonl", "--gold", "gold", "--reward", "rm", "--against", "tiny-random", "--max-new-tokens", "8", "--json"];
-    let evaluation: serde_json::Value = serde_json::from_slice(&ok(gainsay(dir.path(), &evaluate)).stdout).expect("one JSON object");
+    ok(gainsay(
+        dir.path(),
+        &[
+            "train",
+            "reward",
+            "--model",
+            "tiny-random",
+            "--in",
+            "pref.jsonl",
+            "pref2.jsonl",
+            "--out",
+            "rm",
+            "--heldout",
+            "0",
+        ],
+    ));
+    ok(gainsay(
+        dir.path(),
+        &[
+            "train",
+            "policy",
+            "--method",
+            "rloo",
+            "--policy",
+            "tiny-random",
+            "--reward",
+            "rm",
+            "--prompts",
+            "prompts.jsonl",
+            "--out",
+            "pol",
+            "--steps",
+            "2",
+            "--max-new-tokens",
+            "8",
+        ],
+    ));
+    let evaluate = [
+        "evaluate",
+        "--policy",
+        "pol",
+        "--prompts",
+        "prompts.jsonl",
+        "--gold",
+        "gold",
+        "--reward",
+        "rm",
+        "--against",
+        "tiny-random",
+        "--max-new-tokens",
+        "8",
+        "--json",
+    ];
+    let evaluation: serde_json::Value =
+        serde_json::from_slice(&ok(gainsay(dir.path(), &evaluate)).stdout).expect("one JSON object");
     assert!(evaluation["metrics"]["kl"]["estimate"].as_f64().expect("a KL") >= 0.0);
 }

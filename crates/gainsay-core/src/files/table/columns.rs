@@ -94,11 +94,7 @@ fn selections() -> Vec<Field> {
             may("gold", Node::F64),
         ])
     };
-    let why = Node::Struct(vec![
-        may("k", Node::F64),
-        may("pacs_first", Node::F64),
-        may("pacs_second", Node::F64),
-    ]);
+    let why = Node::Struct(vec![may("k", Node::F64), may("pacs_first", Node::F64), may("pacs_second", Node::F64)]);
     let [text, turns] = prompt();
     vec![
         must("id", Node::Text),
@@ -117,13 +113,8 @@ fn selections() -> Vec<Field> {
 }
 
 fn preferences() -> Vec<Field> {
-    let side = || {
-        Node::Struct(vec![
-            must("text", Node::Text),
-            may("token_ids", list(Node::U32)),
-            may(EXTRA, Node::Json),
-        ])
-    };
+    let side =
+        || Node::Struct(vec![must("text", Node::Text), may("token_ids", list(Node::U32)), may(EXTRA, Node::Json)]);
     let vote = Node::Struct(vec![
         must("annotator", Node::Text),
         must("answer", Node::Text),
@@ -184,10 +175,8 @@ fn shape(name: &str, repetition: Repetition, node: &Node) -> Result<TypePtr, Par
 /// The three levels that the format's specification asks of a list: list, `list`, `element`.
 fn list_shape(name: &str, repetition: Repetition, item: &Node) -> Result<TypePtr, ParquetError> {
     let element = shape("element", Repetition::REQUIRED, item)?;
-    let repeated = Type::group_type_builder("list")
-        .with_repetition(Repetition::REPEATED)
-        .with_fields(vec![element])
-        .build()?;
+    let repeated =
+        Type::group_type_builder("list").with_repetition(Repetition::REPEATED).with_fields(vec![element]).build()?;
     let list = Type::group_type_builder(name)
         .with_repetition(repetition)
         .with_logical_type(Some(LogicalType::List))

@@ -79,9 +79,9 @@ fn readable(table: &SerializedFileReader<File>) -> Result<(), Fault> {
     });
     match odd {
         None => Ok(()),
-        Some(column) => Err(Fault::Table {
-            what: format!("column {} holds binary data; drop it", column.path().string()),
-        }),
+        Some(column) => {
+            Err(Fault::Table { what: format!("column {} holds binary data; drop it", column.path().string()) })
+        }
     }
 }
 
@@ -118,9 +118,10 @@ fn value(cell: &Cell) -> Result<Value, Odd> {
         Cell::Bytes(value) => String::from_utf8_lossy(value.data()).into(),
         Cell::Group(row) => Value::Object(object(row)?),
         Cell::ListInternal(list) => {
-            let items = list.elements().iter().enumerate().map(|(index, cell)| {
-                value(cell).map_err(|odd| Odd { path: format!("[{index}]{}", odd.path), ..odd })
-            });
+            let items =
+                list.elements().iter().enumerate().map(|(index, cell)| {
+                    value(cell).map_err(|odd| Odd { path: format!("[{index}]{}", odd.path), ..odd })
+                });
             Value::Array(items.collect::<Result<_, _>>()?)
         }
         // Dates, times, decimals, maps: fields that no record knows, kept as text.
@@ -163,18 +164,14 @@ fn merge(fields: &[Field], mut row: Map<String, Value>) -> Map<String, Value> {
 fn merge_value(node: &Node, value: Value) -> Value {
     match (node, value) {
         (Node::Struct(fields), Value::Object(object)) => Value::Object(merge(fields, object)),
-        (Node::List(item), Value::Array(items)) => {
-            items.into_iter().map(|value| merge_value(item, value)).collect()
-        }
+        (Node::List(item), Value::Array(items)) => items.into_iter().map(|value| merge_value(item, value)).collect(),
         (Node::Json, Value::String(text)) => match serde_json::from_str(&text) {
             Ok(Value::Object(object)) => Value::Object(object),
             _ => Value::String(text),
         },
         // Notebooks turn integers into floats where some are missing.
         (Node::U32 | Node::I64, value) => match value.as_f64() {
-            Some(float)
-                if value.is_f64() && float.fract() == 0.0 && float.abs() < 2f64.powi(53) =>
-            {
+            Some(float) if value.is_f64() && float.fract() == 0.0 && float.abs() < 2f64.powi(53) => {
                 (float as i64).into()
             }
             _ => value,

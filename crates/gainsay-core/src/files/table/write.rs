@@ -5,9 +5,7 @@ use std::io::{self, BufWriter};
 use std::sync::Arc;
 
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::data_type::{
-    BoolType, ByteArray, ByteArrayType, DoubleType, FloatType, Int32Type, Int64Type,
-};
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, FloatType, Int32Type, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
@@ -40,8 +38,7 @@ impl TableWriter {
             .set_compression(Compression::ZSTD(level))
             .set_key_value_metadata(Some(vec![version]))
             .build();
-        let writer =
-            SerializedFileWriter::new(file, schema, Arc::new(properties)).map_err(system)?;
+        let writer = SerializedFileWriter::new(file, schema, Arc::new(properties)).map_err(system)?;
         let mut leaves = Vec::new();
         for field in &fields {
             collect(&field.node, &mut leaves);
@@ -127,9 +124,7 @@ fn known(fields: &[Field], object: Map<String, Value>) -> Map<String, Value> {
 fn known_value(node: &Node, value: Value) -> Value {
     match (node, value) {
         (Node::Struct(fields), Value::Object(object)) => Value::Object(known(fields, object)),
-        (Node::List(item), Value::Array(items)) => {
-            items.into_iter().map(|value| known_value(item, value)).collect()
-        }
+        (Node::List(item), Value::Array(items)) => items.into_iter().map(|value| known_value(item, value)).collect(),
         (_, value) => value,
     }
 }
@@ -225,8 +220,7 @@ fn put_items<'a>(
         let depth = at.depth + 1;
         let rep = if index == 0 { at.rep } else { depth };
         let level = Level { def: at.def + 1, rep, depth };
-        let mut again: Box<dyn Iterator<Item = &mut Leaf>> =
-            Box::new(own.iter_mut().map(|leaf| &mut **leaf));
+        let mut again: Box<dyn Iterator<Item = &mut Leaf>> = Box::new(own.iter_mut().map(|leaf| &mut **leaf));
         bytes += put(item, true, Some(value), level, &mut again)?;
     }
     Ok(bytes)
