@@ -17,7 +17,7 @@ pub enum Activation {
     GeluTanh,
 }
 
-const SQRT_2_OVER_PI: f32 = 0.797_884_56;
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
 const CUBIC: f32 = 0.044_715;
 
 /// Value and derivative of the activation `KIND` (0 SiLU, 1 GELU, 2 its tanh form).
@@ -31,7 +31,7 @@ fn value_and_slope<const KIND: u8, const FMA: bool>(x: f32) -> (f32, f32) {
         let phi = if x < 0.0 { tail } else { 1.0 - tail };
         // exp(-x^2/2) / sqrt(2 pi); beyond |x| = 1e4 the square's overflow is harmless, the
         // product with x is taken as 0.
-        let density = 0.398_942_28 * exp::<FMA>(-0.5 * x * x);
+        let density = 0.398_942_3 * exp::<FMA>(-0.5 * x * x);
         (x * phi, phi + if density == 0.0 { 0.0 } else { x * density })
     } else {
         let inner = SQRT_2_OVER_PI * madd::<FMA>(CUBIC * x * x, x, x);

@@ -24,7 +24,7 @@ impl RopeTable {
 
     /// Number of positions.
     pub fn positions(&self) -> usize {
-        if self.half == 0 { usize::MAX } else { self.cos.len() / self.half }
+        self.cos.len().checked_div(self.half).unwrap_or(usize::MAX)
     }
 
     fn row(&self, position: usize) -> (&[f32], &[f32]) {
