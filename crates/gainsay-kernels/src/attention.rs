@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 pub use backward::attention_backward;
-pub use decode::{KvSegment, decode_attention};
+pub use decode::{DecodeScratch, KvPart, decode_attention};
 
 use crate::exp::exp;
 use crate::gemm::Shared;

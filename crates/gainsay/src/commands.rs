@@ -96,7 +96,7 @@ fn decoding(args: &DecodingArgs, seed: u64, ignore_eos: bool, purpose: &str) -> 
 
 fn sample_command(args: &cli::SampleArgs) -> Result<()> {
     models::prepare(&args.model)?;
-    let options = ModelOptions { raw: args.raw, ..ModelOptions::default() };
+    let options = ModelOptions { raw: args.raw, dtype: args.model.dtype, ..ModelOptions::default() };
     let policy = models::policy(&args.policy, &options)?;
     let decoding = decoding(&args.decoding, args.seed, args.ignore_eos, "rollout");
     let figures = sample::sample(&policy, &args.prompts, &args.out, args.decoding.n, &decoding)?;
@@ -105,7 +105,7 @@ fn sample_command(args: &cli::SampleArgs) -> Result<()> {
 
 fn score_command(args: &cli::ScoreArgs) -> Result<()> {
     models::prepare(&args.model)?;
-    let options = ModelOptions { raw: args.raw, truncate: args.truncate, ..ModelOptions::default() };
+    let options = ModelOptions { raw: args.raw, truncate: args.truncate, dtype: args.model.dtype };
     let policy = args.policy.as_deref().map(|spec| models::policy(spec, &options)).transpose()?;
     let reward = args.reward.as_deref().map(|spec| models::reward(spec, &options)).transpose()?;
     let gold = args.gold.as_deref().map(|spec| models::reward(spec, &options)).transpose()?;
@@ -168,7 +168,8 @@ fn feedback_command(args: &cli::FeedbackArgs) -> Result<()> {
     let figures = match oracle {
         Oracle::Labels => feedback::read_labels(&selection, noise, args.seed, &args.out)?,
         Oracle::Gold(spec) => {
-            let gold = models::reward(&spec, &ModelOptions::default())?;
+            let options = ModelOptions { dtype: args.model.dtype, ..ModelOptions::default() };
+            let gold = models::reward(&spec, &options)?;
             feedback::ask_gold(&gold, &selection, noise, args.seed, &args.out)?
         }
     };
@@ -195,6 +196,7 @@ fn train_reward_command(args: &cli::TrainRewardArgs) -> Result<()> {
         max_tokens: args.max_tokens,
         heldout: args.heldout,
         seed: args.seed,
+        dtype: args.model_args.dtype,
     };
     let trained = train_reward::train_reward(&args.model, &args.input, &args.out, None, &options)?;
     print_figures(args.json, &trained, json!({ "out": args.out }))
@@ -217,8 +219,10 @@ fn train_policy_command(args: &cli::TrainPolicyArgs) -> Result<()> {
         alpha: args.alpha,
         seed: args.seed,
         round: 0,
+        dtype: args.model_args.dtype,
     };
-    let reward = models::reward(&args.reward, &ModelOptions::default())?;
+    let model_options = ModelOptions { dtype: args.model_args.dtype, ..ModelOptions::default() };
+    let reward = models::reward(&args.reward, &model_options)?;
     let prompts: Vec<PromptRecord> = files::read_all(&args.prompts)?;
     let trained = train_policy::train_policy(&args.policy, &reward, &prompts, &args.out, None, &options)?;
     print_figures(args.json, &trained, json!({ "out": args.out }))
@@ -226,7 +230,7 @@ fn train_policy_command(args: &cli::TrainPolicyArgs) -> Result<()> {
 
 fn evaluate_command(args: &cli::EvaluateArgs) -> Result<()> {
     models::prepare(&args.model)?;
-    let options = ModelOptions::default();
+    let options = ModelOptions { dtype: args.model.dtype, ..ModelOptions::default() };
     let policy = models::policy(&args.policy, &options)?;
     let against = args.against.as_deref().map(|spec| models::policy(spec, &options)).transpose()?;
     let reward = args.reward.as_deref().map(|spec| models::reward(spec, &options)).transpose()?;

@@ -1,5 +1,8 @@
 //! Models by their names on the command line.
 
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use gainsay_lm::model::{Backbone, Precision};
 use gainsay_lm::policy::LocalPolicy;
 use gainsay_lm::reward::{LocalReward, RewardModel};
 use gainsay_lm::sequence::{Settings, Truncate};
@@ -15,6 +18,8 @@ pub struct ModelOptions {
     pub raw: bool,
     /// Cut too long sequences from the prompt's left instead of refusing them.
     pub truncate: bool,
+    /// Number format of products with the weights.
+    pub dtype: Dtype,
 }
 
 impl ModelOptions {
@@ -24,16 +29,13 @@ impl ModelOptions {
     }
 }
 
-/// Applies `--threads` and checks `--device` and `--dtype`; returns the number of threads.
+/// Applies `--threads` and checks `--device`; returns the number of threads.
 ///
 /// # Errors
-/// A device or a number format that this build does not compute with.
+/// A device that this build does not compute on.
 pub fn prepare(args: &ModelArgs) -> Result<usize> {
     if args.device != "cpu" {
         return Err(Error::Input(format!("--device {}: this build computes on the cpu only", args.device)));
-    }
-    if args.dtype != Dtype::F32 {
-        return Err(Error::Input("--dtype bf16: this build computes in f32 only".into()));
     }
     Ok(threads(args.threads))
 }
@@ -46,14 +48,39 @@ pub fn threads(wanted: usize) -> usize {
     threads
 }
 
-/// Loads a model; a server's URL is refused with the reason.
-pub fn load(spec: &str) -> Result<Loaded> {
-    Ok(gainsay_lm::load(spec)?)
+/// Loads a model. Its identity ends in the number format, as log-probs depend on it; a backbone
+/// that is in memory already is shared.
+///
+/// # Errors
+/// What loading reports; a server's URL is refused with the reason.
+pub fn load(spec: &str, dtype: Dtype) -> Result<Loaded> {
+    let mut loaded = gainsay_lm::load(spec)?;
+    loaded.identity = format!("{} {dtype}", loaded.identity);
+    loaded.backbone = shared(loaded.backbone, dtype);
+    Ok(loaded)
+}
+
+/// Backbones in memory, by digest and number format.
+static BACKBONES: Mutex<Vec<(String, Dtype, Weak<Backbone>)>> = Mutex::new(Vec::new());
+
+/// The backbone in memory that has these weights and this format, or this one.
+fn shared(mut backbone: Arc<Backbone>, dtype: Dtype) -> Arc<Backbone> {
+    let mut known = BACKBONES.lock().unwrap_or_else(PoisonError::into_inner);
+    known.retain(|(_, _, weak)| weak.strong_count() > 0);
+    let same = known.iter().find(|(digest, format, _)| *digest == backbone.digest && *format == dtype);
+    if let Some(found) = same.and_then(|(_, _, weak)| weak.upgrade()) {
+        return found;
+    }
+    if let (Dtype::Bf16, Some(fresh)) = (dtype, Arc::get_mut(&mut backbone)) {
+        fresh.set_precision(Precision::Bf16);
+    }
+    known.push((backbone.digest.clone(), dtype, Arc::downgrade(&backbone)));
+    backbone
 }
 
 /// Loads a policy.
 pub fn policy(spec: &str, options: &ModelOptions) -> Result<LocalPolicy> {
-    Ok(LocalPolicy::new(&load(spec)?, options.settings())?)
+    Ok(LocalPolicy::new(&load(spec, options.dtype)?, options.settings())?)
 }
 
 /// Loads a reward model.
@@ -61,5 +88,5 @@ pub fn policy(spec: &str, options: &ModelOptions) -> Result<LocalPolicy> {
 /// # Errors
 /// What loading reports, or a model without a reward head.
 pub fn reward(spec: &str, options: &ModelOptions) -> Result<LocalReward> {
-    Ok(LocalReward::new(RewardModel::from_loaded(&load(spec)?)?, options.settings()))
+    Ok(LocalReward::new(RewardModel::from_loaded(&load(spec, options.dtype)?)?, options.settings()))
 }

@@ -1,7 +1,9 @@
 //! Attention against an f64 reference, forward, backward and one query at a time.
 
 use crate::common::{close, noise, slopes, wide};
-use gainsay_kernels::attention::{Heads, KvSegment, Span, attention, attention_backward, decode_attention};
+use gainsay_kernels::attention::{
+    DecodeScratch, Heads, KvSegment, Span, attention, attention_backward, decode_attention,
+};
 
 const SHAPES: [Heads; 5] = [
     Heads { heads: 1, kv_heads: 1, dim: 1 },
@@ -105,30 +107,31 @@ fn gradients_match_central_differences() {
 
 #[test]
 fn single_queries_match_the_reference() {
-    for shape in SHAPES {
-        for lens in [vec![1], vec![5, 1], vec![16, 17], vec![33, 2, 40]] {
+    let mut scratch = DecodeScratch::default();
+    let many = Heads { heads: 30, kv_heads: 2, dim: 5 };
+    for shape in SHAPES.into_iter().chain([many]) {
+        for lens in [vec![1], vec![5, 1], vec![16, 17], vec![33, 2, 70]] {
             let keys: usize = lens.iter().sum();
             let (q, k, v) = inputs(shape, keys, 1.0);
             let query = &q[..shape.heads * shape.dim];
             let width = shape.kv_heads * shape.dim;
-            let mut stored = Vec::new();
+            let mut parts = Vec::new();
             let mut at = 0;
             for len in &lens {
-                let capacity = (len + 3usize).next_multiple_of(KvSegment::LANES);
-                let (mut kt, mut vs) = (vec![f32::NAN; capacity * width], vec![f32::NAN; capacity * width]);
+                let mut part = KvPart::new(shape, 3);
                 for j in 0..*len {
-                    (0..width).for_each(|d| kt[d * capacity + j] = k[(at + j) * width + d]);
-                    vs[j * width..(j + 1) * width].copy_from_slice(&v[(at + j) * width..(at + j + 1) * width]);
+                    if j == part.capacity() {
+                        part.grow(j + 1);
+                    }
+                    let row = (at + j) * width..(at + j + 1) * width;
+                    part.write(j, &k[row.clone()], &v[row]);
                 }
                 at += len;
-                stored.push((kt, vs, capacity, *len));
+                parts.push((part, *len));
             }
-            let segments: Vec<KvSegment> = stored
-                .iter()
-                .map(|(keys, values, capacity, len)| KvSegment { keys, values, capacity: *capacity, len: *len })
-                .collect();
+            let parts: Vec<(&KvPart, usize)> = parts.iter().map(|(part, len)| (part, *len)).collect();
             let mut out = vec![7.0; query.len()];
-            decode_attention(shape, query, &segments, &mut Vec::new(), &mut out);
+            decode_attention(shape, query, &parts, &mut scratch, &mut out);
             let expected = reference(shape, keys - 1, &wide(query), &wide(&k), &wide(&v));
             close(&format!("{shape:?} {lens:?}"), &out, &expected, 3e-6);
         }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use gainsay_kernels::attention::{Span, decode_attention};
+use gainsay_kernels::attention::{DecodeScratch, Span, decode_attention};
 use gainsay_kernels::gemm::{Left, matmul};
 use gainsay_kernels::rope::RopeTable;
 use rayon::prelude::*;
@@ -230,11 +230,11 @@ impl Batch<'_> {
             let mut mixed = Mat::zeros(x.rows, qkv.q.cols);
             let width = mixed.cols;
             let each = self.rows.par_iter_mut().zip(mixed.data.par_chunks_mut(width)).enumerate();
-            each.for_each_init(Vec::new, |scratch, (i, (row, mixed))| {
+            each.for_each_init(DecodeScratch::default, |scratch, (i, (row, mixed))| {
                 let at = row.tail.len();
                 row.tail.write(l, at, qkv.k.row(i), qkv.v.row(i));
-                let segments = [row.prefix.segment(l, row.prefix.len()), row.tail.segment(l, at + 1)];
-                decode_attention(model.heads(), qkv.q.row(i), &segments, scratch, mixed);
+                let parts = [(row.prefix.layer(l), row.prefix.len()), (row.tail.layer(l), at + 1)];
+                decode_attention(model.heads(), qkv.q.row(i), &parts, scratch, mixed);
             });
             x = model.after_attention(l, &x, &mixed).0;
         }

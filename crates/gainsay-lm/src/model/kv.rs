@@ -1,50 +1,32 @@
 //! Cached keys and values.
 
-use gainsay_kernels::attention::{Heads, KvSegment};
+use gainsay_kernels::attention::{Heads, KvPart};
 
 /// Keys and values of one sequence part, for every layer.
 #[derive(Clone, Debug)]
 pub(super) struct KvCache {
-    shape: Heads,
-    capacity: usize,
+    layers: Vec<KvPart>,
     len: usize,
-    /// By layer, `[kv_heads, dim, capacity]`.
-    keys: Vec<Vec<f32>>,
-    /// By layer, `[capacity, kv_heads * dim]`.
-    values: Vec<Vec<f32>>,
 }
 
 impl KvCache {
     /// Room for `capacity` tokens, none in use.
     pub fn new(shape: Heads, layers: usize, capacity: usize) -> Self {
-        let capacity = capacity.next_multiple_of(KvSegment::LANES);
-        let zeros = || vec![vec![0.0; capacity * shape.kv_heads * shape.dim]; layers];
-        Self { shape, capacity, len: 0, keys: zeros(), values: zeros() }
+        Self { layers: vec![KvPart::new(shape, capacity); layers], len: 0 }
     }
 
     /// Makes room for one more token.
     pub fn reserve(&mut self) {
-        if self.len < self.capacity {
-            return;
-        }
-        let (old, new) = (self.capacity, (2 * self.capacity).max(KvSegment::LANES));
-        for keys in &mut self.keys {
-            let mut wider = vec![0.0; keys.len() / old.max(1) * new];
-            for (to, from) in wider.chunks_exact_mut(new).zip(keys.chunks_exact(old.max(1))) {
-                to[..old].copy_from_slice(from);
+        for part in &mut self.layers {
+            if part.capacity() == self.len {
+                part.grow((2 * self.len).max(1));
             }
-            *keys = wider;
         }
-        let width = self.shape.kv_heads * self.shape.dim;
-        self.values.iter_mut().for_each(|values| values.resize(new * width, 0.0));
-        self.capacity = new;
     }
 
     /// Writes layer `layer` of token `position`.
     pub fn write(&mut self, layer: usize, position: usize, key: &[f32], value: &[f32]) {
-        let slots = self.keys[layer].iter_mut().skip(position).step_by(self.capacity);
-        slots.zip(key).for_each(|(slot, k)| *slot = *k);
-        self.values[layer][position * value.len()..(position + 1) * value.len()].copy_from_slice(value);
+        self.layers[layer].write(position, key, value);
     }
 
     /// Tokens in use.
@@ -57,8 +39,8 @@ impl KvCache {
         self.len = len;
     }
 
-    /// The first `len` tokens of a layer.
-    pub fn segment(&self, layer: usize, len: usize) -> KvSegment<'_> {
-        KvSegment { keys: &self.keys[layer], values: &self.values[layer], capacity: self.capacity, len }
+    /// A layer.
+    pub fn layer(&self, layer: usize) -> &KvPart {
+        &self.layers[layer]
     }
 }

@@ -5,6 +5,7 @@ mod train;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 pub use train::{RewardMethod, TrainCommand, TrainPolicyArgs, TrainRewardArgs};
 
@@ -47,12 +48,23 @@ pub enum Command {
 }
 
 /// Number format of weights and products.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Dtype {
     /// 32-bit floats.
+    #[default]
     F32,
     /// 16-bit brain floats, products accumulated in 32 bits.
     Bf16,
+}
+
+impl std::fmt::Display for Dtype {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
 }
 
 /// Options of every command that runs a model.

@@ -11,6 +11,7 @@ use gainsay_lm::train::{self, RlooOptions, RlooReport, TrainPrompt};
 use serde_json::json;
 
 use super::train_reward::{adapter, with_progress};
+use crate::cli::Dtype;
 use crate::error::{Error, Result};
 use crate::models;
 use crate::progress::Figures;
@@ -39,6 +40,8 @@ pub struct Options {
     pub alpha: f64,
     /// Run seed.
     pub seed: u64,
+    /// Number format of products with the weights.
+    pub dtype: Dtype,
     /// Round of the loop.
     pub round: u32,
 }
@@ -58,6 +61,7 @@ impl Options {
             rank: wanted.rank,
             alpha: wanted.alpha,
             seed: recipe.seed,
+            dtype: recipe.dtype,
             round,
         }
     }
@@ -91,7 +95,7 @@ pub fn train_policy(
     log: Option<&Path>,
     options: &Options,
 ) -> Result<Figures> {
-    let base = models::load(from)?;
+    let base = models::load(from, options.dtype)?;
     let resolved = options.resolve(&base.backbone.config);
     let prompts: Vec<TrainPrompt> =
         prompts.iter().map(|r| TrainPrompt { id: r.id.clone(), prompt: r.prompt.clone() }).collect();

@@ -12,6 +12,7 @@ use gainsay_lm::save::{Provenance, save_reward_model};
 use gainsay_lm::train::{self, RewardMethod, RewardTrainOptions, RewardTrainReport, TrainEvent};
 use serde_json::json;
 
+use crate::cli::Dtype;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::models;
@@ -44,6 +45,8 @@ pub struct Options {
     pub heldout: f64,
     /// Run seed.
     pub seed: u64,
+    /// Number format of products with the weights.
+    pub dtype: Dtype,
 }
 
 impl Options {
@@ -67,6 +70,7 @@ impl Options {
             max_tokens: wanted.max_tokens,
             heldout: 0.0,
             seed: recipe.seed,
+            dtype: recipe.dtype,
         }
     }
 
@@ -112,7 +116,7 @@ pub fn train_reward(
     for path in inputs {
         pairs.extend(files::read_preferences(path)?);
     }
-    let base = models::load(from)?;
+    let base = models::load(from, options.dtype)?;
     let identity = base.identity.clone();
     let resolved = options.resolve(&base.backbone.config);
     let (model, done) =

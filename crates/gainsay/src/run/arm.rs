@@ -9,7 +9,7 @@ use gainsay_core::select::SelectOptions;
 
 use super::Run;
 use crate::error::{Error, Result};
-use crate::models::{self, ModelOptions};
+use crate::models;
 use crate::recipes::evaluate::{Setting, Subject, evaluate};
 use crate::recipes::feedback;
 use crate::recipes::{sample, select, train_policy, train_reward};
@@ -43,7 +43,7 @@ impl Run<'_> {
     fn later_pool(&self, round: u32, arm: &str) -> Result<()> {
         let out = self.pool_dir(round, Some(arm)).join("rollouts.jsonl");
         self.dir.stage(&format!("round {round}, {arm}: sample"), &out, || {
-            let policy = models::policy(&self.tuned_spec(round - 1, arm), &ModelOptions::default())?;
+            let policy = models::policy(&self.tuned_spec(round - 1, arm), &self.model_options())?;
             let decoding = self.decoding("rollout", round);
             sample::sample(&policy, &self.dir.path("prompts.jsonl"), &out, self.recipe.sample.n, &decoding)
         })?;
@@ -105,7 +105,7 @@ impl Run<'_> {
         self.dir.stage(&format!("round {round}, {arm}: tune the policy"), &log, || {
             let start = if round == 1 { self.recipe.policy.clone() } else { self.tuned_spec(round - 1, arm) };
             let reward_spec = self.arm_file(round, arm, "reward").display().to_string();
-            let reward = models::reward(&reward_spec, &ModelOptions::default())?;
+            let reward = models::reward(&reward_spec, &self.model_options())?;
             let prompts: Vec<PromptRecord> = files::read_all(self.dir.path("prompts.jsonl"))?;
             let out = self.arm_file(round, arm, "policy");
             let options = train_policy::Options::of_recipe(self.recipe, round);
@@ -117,8 +117,8 @@ impl Run<'_> {
         let out = self.arm_file(round, arm, "evaluation.json");
         self.dir.stage(&format!("round {round}, {arm}: evaluate"), &out, || {
             let reward_spec = self.arm_file(round, arm, "reward").display().to_string();
-            let reward = models::reward(&reward_spec, &ModelOptions::default())?;
-            let policy = models::policy(&self.tuned_spec(round, arm), &ModelOptions::default())?;
+            let reward = models::reward(&reward_spec, &self.model_options())?;
+            let policy = models::policy(&self.tuned_spec(round, arm), &self.model_options())?;
             let is_base = policy.identity() == self.base()?.identity();
             let subject = Subject { arm: arm.into(), round, policy: &policy, is_base };
             let base: Vec<PromptRecord> = files::read_all(self.dir.path("base/rollouts.jsonl"))?;

@@ -116,7 +116,7 @@ impl RunDirectory {
             },
             seed: recipe.seed,
             threads,
-            dtype: "f32",
+            dtype: &recipe.dtype.to_string(),
             models,
             inputs,
         };

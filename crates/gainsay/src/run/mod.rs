@@ -70,10 +70,14 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    fn model_options(&self) -> ModelOptions {
+        ModelOptions { dtype: self.recipe.dtype, ..ModelOptions::default() }
+    }
+
     /// The base policy, loaded when first needed.
     fn base(&self) -> Result<&LocalPolicy> {
         if self.base.get().is_none() {
-            let loaded = models::policy(&self.recipe.policy, &ModelOptions::default())?;
+            let loaded = models::policy(&self.recipe.policy, &self.model_options())?;
             let _ = self.base.set(loaded);
         }
         self.base.get().ok_or_else(|| Error::Run("the base policy is not loaded".into()))
@@ -82,7 +86,7 @@ impl Run<'_> {
     /// The gold reward model, loaded when first needed.
     fn gold(&self) -> Result<&LocalReward> {
         if self.gold.get().is_none() {
-            let _ = self.gold.set(models::reward(&self.gold_spec()?, &ModelOptions::default())?);
+            let _ = self.gold.set(models::reward(&self.gold_spec()?, &self.model_options())?);
         }
         self.gold.get().ok_or_else(|| Error::Run("the gold reward model is not loaded".into()))
     }
@@ -196,7 +200,7 @@ impl Run<'_> {
         let [rollouts, scored, conflicted] =
             ["rollouts.jsonl", "scored.jsonl", "conflicts.jsonl"].map(|name| dir.join(name));
         self.dir.stage(&format!("round {round}: score"), &scored, || {
-            let reward = models::reward(reward_spec, &ModelOptions::default())?;
+            let reward = models::reward(reward_spec, &self.model_options())?;
             let base = (round > 1).then(|| self.base()).transpose()?;
             let scorers = Scorers {
                 policy: base.map(|base| base as &dyn gainsay_core::engine::LogProb),
@@ -222,7 +226,7 @@ impl Run<'_> {
     fn base_evaluation(&self) -> Result<()> {
         let out = self.dir.path("base/evaluation.json");
         self.dir.stage("evaluate the base policy", &out, || {
-            let reward = models::reward(&self.proxy_spec(), &ModelOptions::default())?;
+            let reward = models::reward(&self.proxy_spec(), &self.model_options())?;
             let subject = Subject { arm: "base".into(), round: 0, policy: self.base()?, is_base: true };
             evaluate(&self.evaluation_setting(&reward)?, &subject, None, &self.dir.path("base"))
         })

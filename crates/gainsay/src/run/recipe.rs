@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cli::Dtype;
 use crate::error::{Error, Result};
 
 /// A whole run.
@@ -16,6 +17,8 @@ pub struct Recipe {
     pub seed: u64,
     /// Rounds of the loop.
     pub rounds: u32,
+    /// Number format of products with the weights: `f32` or `bf16`.
+    pub dtype: Dtype,
     /// The base policy: a model as on the command line.
     pub policy: String,
     /// The gold reward model: a model as on the command line, or `builtin`.
@@ -44,6 +47,7 @@ impl Default for Recipe {
             schema: 1,
             seed: 0,
             rounds: 1,
+            dtype: Dtype::F32,
             policy: "smollm2-135m".into(),
             gold: "builtin".into(),
             prompts: Prompts::default(),
