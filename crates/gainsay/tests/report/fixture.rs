@@ -360,8 +360,11 @@ fn evaluation(arm: &str, round: u32, gain: f64) -> Evaluation {
     }
 }
 
-/// Every metric's getter by its name, in the order of the files.
-const FIELDS: [(&str, fn(&PromptMetrics) -> Option<f64>); 11] = [
+/// A metric's name and how it is read.
+type Field = (&'static str, fn(&PromptMetrics) -> Option<f64>);
+
+/// Every metric, in the order of the files.
+const FIELDS: [Field; 11] = [
     ("gold_reward", |m| m.gold_reward),
     ("proxy_reward", |m| m.proxy_reward),
     ("win_rate", |m| m.win_rate),
@@ -392,11 +395,7 @@ fn comparison(evaluations: &[Evaluation]) -> Vec<Difference> {
         .collect()
 }
 
-fn difference(
-    a: &Evaluation,
-    b: &Evaluation,
-    (metric, get): (&str, fn(&PromptMetrics) -> Option<f64>),
-) -> Option<Difference> {
+fn difference(a: &Evaluation, b: &Evaluation, (metric, get): Field) -> Option<Difference> {
     let pairs = a.per_prompt.iter().zip(&b.per_prompt);
     let values: Vec<f64> = pairs.filter_map(|(a, b)| Some(get(a)? - get(b)?)).collect();
     let difference = bootstrap_mean(&values, 500, Key::new(15, metric))?;
