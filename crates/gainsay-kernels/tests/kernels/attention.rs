@@ -1,9 +1,7 @@
 //! Attention against an f64 reference, forward, backward and one query at a time.
 
 use crate::common::{close, noise, slopes, wide};
-use gainsay_kernels::attention::{
-    DecodeScratch, Heads, KvSegment, Span, attention, attention_backward, decode_attention,
-};
+use gainsay_kernels::attention::{DecodeScratch, Heads, KvPart, Span, attention, attention_backward, decode_attention};
 
 const SHAPES: [Heads; 5] = [
     Heads { heads: 1, kv_heads: 1, dim: 1 },
