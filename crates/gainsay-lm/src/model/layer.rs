@@ -121,6 +121,7 @@ impl Model {
     /// Adds the layer's parameter gradients to `grads`; turns `d`, the gradient of the output,
     /// into that of the input `x` if `need_input`, else leaves it meaningless. Nothing is
     /// computed that neither asks for.
+    #[expect(clippy::too_many_arguments, reason = "a hand-written derivative names every buffer it reads")]
     pub(super) fn layer_backward(
         &self,
         l: usize,
@@ -181,6 +182,7 @@ impl Model {
     }
 
     /// The gradient of the attention's normed input; zeros where nothing asks for it.
+    #[expect(clippy::too_many_arguments, reason = "a hand-written derivative names every buffer it reads")]
     fn attention_part_backward(
         &self,
         l: usize,

@@ -1,5 +1,7 @@
 //! The demo's recipe: fixed, so that its two arms are compared on terms set beforehand.
 
+use crate::cli::Dtype;
+
 use super::recipe::{Evaluate, PolicyTraining, Prompts, Proxy, Recipe, RewardTraining, Sample, Select};
 
 /// The whole demo, or its small version.
@@ -12,11 +14,12 @@ pub fn recipe(quick: bool) -> Recipe {
 /// x 32 completions.
 fn full() -> Recipe {
     Recipe {
+        dtype: Dtype::Bf16,
         prompts: Prompts::default(),
         proxy: Proxy { pairs: 300, kinds: vec!["alarming".into(), "everyday".into()], flip: 0.1, ..Proxy::default() },
         sample: Sample { n: 8, temperature: 0.7, max_new_tokens: 48 },
         select: Select { strategies: vec!["shf-cas".into(), "random".into()], budget: 64, ..Select::default() },
-        reward: RewardTraining { epochs: 2, last_layers: 10, ..RewardTraining::default() },
+        reward: RewardTraining { epochs: 1, last_layers: 10, ..RewardTraining::default() },
         tune: PolicyTraining { steps: 16, prompts: 8, k: 4, ..PolicyTraining::default() },
         evaluate: Evaluate { n: 4, kl_n: 2 },
         ..Recipe::default()
