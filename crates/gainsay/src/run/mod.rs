@@ -58,7 +58,7 @@ pub fn run(recipe: &Recipe, root: &Path, threads: usize) -> Result<PathBuf> {
         }
     }
     run.comparison()?;
-    Ok(crate::report::write(root).map_err(|e| Error::Run(e.to_string()))?)
+    crate::report::write(root).map_err(|e| Error::Run(e.to_string()))
 }
 
 /// One run: the recipe, its directory, and the models that every stage shares.
@@ -190,7 +190,13 @@ impl Run<'_> {
         self.dir.stage("proxy: train", &self.dir.path("proxy/train.json"), || {
             let options = train_reward::Options::of_recipe(self.recipe);
             let report = self.dir.path("proxy/train.json");
-            train_reward::train_reward(&self.recipe.policy, &[preferences.clone()], &model, Some(&report), &options)
+            train_reward::train_reward(
+                &self.recipe.policy,
+                std::slice::from_ref(&preferences),
+                &model,
+                Some(&report),
+                &options,
+            )
         })
     }
 
