@@ -69,58 +69,99 @@ impl Shared {
 /// B the packed `[k, n]` operand and `c` `[m, n]`. With k = 0 the product is zero. The left
 /// operand is rounded to B's precision.
 pub fn matmul(m: usize, a: &[f32], layout: Left, b: &PackedWeight, c: &mut [f32], accumulate: bool) {
-    let (n, k) = (b.columns(), b.depth());
-    assert_eq!(a.len(), m * k, "left operand is not [{m}, {k}]");
+    let n = b.columns();
     assert_eq!(c.len(), m * n, "result is not [{m}, {n}]");
-    if m == 0 || n == 0 {
-        return;
+    compute(m, a, layout, &[b], &[Shared::new(c)], accumulate);
+}
+
+/// a·B for each of `rights`, which have one depth and one precision: the left operand is packed
+/// once for all.
+pub fn products<const N: usize>(m: usize, a: &[f32], layout: Left, rights: [&PackedWeight; N]) -> [Vec<f32>; N] {
+    let mut results = rights.map(|b| Vec::with_capacity(m * b.columns()));
+    let shared: Vec<Shared> = results.iter_mut().map(|c| Shared(c.as_mut_ptr())).collect();
+    compute(m, a, layout, &rights, &shared, false);
+    for (result, b) in results.iter_mut().zip(rights) {
+        // SAFETY: the room was reserved above, and the product writes each of its elements.
+        unsafe { result.set_len(m * b.columns()) };
     }
-    let shape = Shape { m, n, k };
-    match b.panels() {
-        Panels::F32(panels) => product::<f32>(shape, a, layout, panels, c, accumulate),
-        Panels::Bf16(panels) => product::<element::Pair>(shape, a, layout, panels, c, accumulate),
+    results
+}
+
+/// Each element of `results` is written (read first only with `accumulate`).
+fn compute(m: usize, a: &[f32], layout: Left, rights: &[&PackedWeight], results: &[Shared], accumulate: bool) {
+    let k = rights[0].depth();
+    assert!(rights.iter().all(|b| b.depth() == k), "right operands of different depths");
+    assert_eq!(a.len(), m * k, "left operand is not [{m}, {k}]");
+    let left = LeftOperand { a, layout, m, k };
+    match rights[0].panels() {
+        Panels::F32(_) => left.times::<f32>(rights, results, accumulate),
+        Panels::Bf16(_) => left.times::<element::Pair>(rights, results, accumulate),
     }
+}
+
+/// Panel `panel` of a right operand of `n` columns, and where its product goes.
+struct Strip<'a, E> {
+    b: &'a [E],
+    n: usize,
+    panel: usize,
+    result: Shared,
 }
 
 #[derive(Clone, Copy)]
-struct Shape {
+struct LeftOperand<'a> {
+    a: &'a [f32],
+    layout: Left,
     m: usize,
-    n: usize,
     k: usize,
 }
 
-fn product<E: Element>(shape: Shape, a: &[f32], layout: Left, b: &[E], c: &mut [f32], accumulate: bool) {
-    let Shape { m, n, k } = shape;
-    let threads = if m * n * k < SMALL { 1 } else { rayon::current_num_threads() };
-    // Even blocks of rows, at most `most` each; columns are cut too where rows are few.
-    let most = (BLOCK_VALUES / k.max(1)).clamp(2 * ROWS, 16 * ROWS);
-    let blocks = m.div_ceil(most);
-    let panels = n.div_ceil(PANEL);
-    let groups = if threads == 1 { 1 } else { (4 * threads).div_ceil(blocks).min(panels) };
-    let block = m.div_ceil(blocks);
-    let result = Shared::new(c);
-    let run = |packed: &PackedRows<E>, first_row: usize, panels: std::ops::Range<usize>| {
-        for p in panels {
-            let (b, width) = (panel(b, k, p), PANEL.min(n - p * PANEL));
-            for (row, height) in heights(packed.rows()) {
-                let tile = Tile { a: packed.tile(row, height), height, b, width, accumulate };
-                // SAFETY: rows below m and columns below n of `c`, and no two (block, group)
-                // pairs share an element.
-                unsafe { tile.run(result.at((first_row + row) * n + p * PANEL), n) };
-            }
+impl LeftOperand<'_> {
+    fn times<E: Element>(self, rights: &[&PackedWeight], results: &[Shared], accumulate: bool) {
+        let Self { a, layout, m, k } = self;
+        let strips: Vec<Strip<E>> = rights
+            .iter()
+            .zip(results)
+            .flat_map(|(right, result)| {
+                let (n, panels) = (right.columns(), E::panels(right));
+                let strip = move |p| Strip { b: panel(panels, k, p), n, panel: p, result: *result };
+                (0..n.div_ceil(PANEL)).map(strip)
+            })
+            .collect();
+        if m == 0 || strips.is_empty() {
+            return;
         }
-    };
-    let rows_of = |i: usize| (i * block)..((i + 1) * block).min(m);
-    let pack = |i: usize| PackedRows::new(a, layout, m, k, rows_of(i));
-    if threads == 1 {
-        (0..blocks).for_each(|i| run(&pack(i), i * block, 0..panels));
-    } else if groups == 1 {
-        (0..blocks).into_par_iter().for_each(|i| run(&pack(i), i * block, 0..panels));
-    } else {
-        let packed: Vec<PackedRows<E>> = (0..blocks).into_par_iter().map(pack).collect();
-        (0..blocks * groups).into_par_iter().for_each(|task| {
-            let (i, g) = (task / groups, task % groups);
-            run(&packed[i], i * block, g * panels / groups..(g + 1) * panels / groups);
-        });
+        let threads = if m * k * strips.len() * PANEL < SMALL { 1 } else { rayon::current_num_threads() };
+        // Even blocks of rows, at most `most` each; columns are cut too where rows are few.
+        let most = (BLOCK_VALUES / k.max(1)).clamp(2 * ROWS, 16 * ROWS);
+        let blocks = m.div_ceil(most);
+        let groups = if threads == 1 { 1 } else { (4 * threads).div_ceil(blocks).min(strips.len()) };
+        let block = m.div_ceil(blocks);
+        let pack = |i: usize| PackedRows::new(a, layout, m, k, (i * block)..((i + 1) * block).min(m));
+        if threads == 1 {
+            (0..blocks).for_each(|i| multiply(&pack(i), i * block, &strips, accumulate));
+        } else if groups == 1 {
+            (0..blocks).into_par_iter().for_each(|i| multiply(&pack(i), i * block, &strips, accumulate));
+        } else {
+            let packed: Vec<PackedRows<E>> = (0..blocks).into_par_iter().map(pack).collect();
+            (0..blocks * groups).into_par_iter().for_each(|task| {
+                let (i, g) = (task / groups, task % groups);
+                let mine = &strips[g * strips.len() / groups..(g + 1) * strips.len() / groups];
+                multiply(&packed[i], i * block, mine, accumulate);
+            });
+        }
+    }
+}
+
+/// The products of a block of rows, the first of which is row `first_row` of the results.
+fn multiply<E: Element>(rows: &PackedRows<E>, first_row: usize, strips: &[Strip<E>], accumulate: bool) {
+    for strip in strips {
+        let (n, column) = (strip.n, strip.panel * PANEL);
+        for (row, height) in heights(rows.rows()) {
+            let width = PANEL.min(n - column);
+            let tile = Tile { a: rows.tile(row, height), height, b: strip.b, width, accumulate };
+            // SAFETY: rows below m and columns below n of the result, and no two calls share a
+            // row of a strip.
+            unsafe { tile.run(strip.result.at((first_row + row) * n + column), n) };
+        }
     }
 }

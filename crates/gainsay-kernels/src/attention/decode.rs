@@ -110,9 +110,13 @@ pub fn decode_attention(
 impl DecodeScratch {
     /// At most [`ROWS`] query heads of one key head.
     fn heads(&mut self, shape: Heads, kv_head: usize, q: &[f32], parts: &[(&KvPart, usize)], out: &mut [f32]) {
-        let (dim, height) = (shape.dim, q.len() / shape.dim);
+        let (dim, height, scale) = (shape.dim, q.len() / shape.dim, shape.scale());
         self.queries.clear();
-        self.queries.extend((0..dim * height).map(|i| q[i % height * dim + i / height] * shape.scale()));
+        self.queries.resize(dim * height, 0.0);
+        for (lane, q) in q.chunks_exact(dim).enumerate() {
+            let slots = self.queries.iter_mut().skip(lane).step_by(height);
+            slots.zip(q).for_each(|(slot, q)| *slot = q * scale);
+        }
         let width: usize = parts.iter().map(|(_, len)| len.next_multiple_of(PANEL)).sum();
         self.scores.resize(height * width, 0.0);
         let mut at = 0;

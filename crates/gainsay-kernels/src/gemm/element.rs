@@ -3,6 +3,7 @@
 use crate::isa::{Isa, isa, vectorized};
 
 use super::micro::{Tile, portable};
+use super::pack::{PackedWeight, Panels};
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 
@@ -10,6 +11,9 @@ use super::x86;
 pub trait Element: Copy + Default + Send + Sync + 'static {
     /// Depths in one element.
     const DEPTHS: usize;
+
+    /// The panels of a right operand of this precision.
+    fn panels(right: &PackedWeight) -> &[Self];
 
     /// Elements for `k` depths.
     fn count(k: usize) -> usize {
@@ -34,6 +38,13 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
 
 impl Element for f32 {
     const DEPTHS: usize = 1;
+
+    fn panels(right: &PackedWeight) -> &[Self] {
+        match right.panels() {
+            Panels::F32(panels) => panels,
+            Panels::Bf16(_) => panic!("right operands of different precisions"),
+        }
+    }
 
     fn fill(row: &[f32], out: &mut [Self]) {
         out.copy_from_slice(row);
@@ -111,6 +122,13 @@ vectorized! { fn zipped(low: &[f32], high: &[f32], out: &mut [Pair]) = zipped_bo
 
 impl Element for Pair {
     const DEPTHS: usize = 2;
+
+    fn panels(right: &PackedWeight) -> &[Self] {
+        match right.panels() {
+            Panels::Bf16(panels) => panels,
+            Panels::F32(_) => panic!("right operands of different precisions"),
+        }
+    }
 
     fn fill(row: &[f32], out: &mut [Self]) {
         pairs(row, out);

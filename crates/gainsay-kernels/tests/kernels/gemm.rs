@@ -1,7 +1,7 @@
 //! Products against f64 sums.
 
 use crate::common::noise;
-use gainsay_kernels::gemm::{Left, PackedWeight, Precision, matmul};
+use gainsay_kernels::gemm::{Left, PackedWeight, Precision, matmul, products};
 
 const SHAPES: [(usize, usize, usize); 12] = [
     (1, 1, 1),
@@ -150,4 +150,20 @@ fn bf16_keeps_infinities_and_nans() {
     let mut c = [0.0; 3];
     matmul(3, &a, Left::Rows, &b, &mut c, false);
     assert!(c[0] == f32::INFINITY && c[1].is_nan() && (c[2] / 3e38 - 1.0).abs() < 0.004, "{c:?}");
+}
+
+#[test]
+fn several_right_operands_give_the_bits_of_one_at_a_time() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        for (m, k) in [(0, 5), (1, 1), (17, 33), (200, 130)] {
+            let a = noise(m * k, 1);
+            let rights = [40, 7, 96].map(|n| PackedWeight::transposed(&noise(n * k, n as u64), n, k, precision));
+            let together = products(m, &a, Left::Rows, [&rights[0], &rights[1], &rights[2]]);
+            for (right, together) in rights.iter().zip(together) {
+                let mut alone = vec![0.0; m * right.columns()];
+                matmul(m, &a, Left::Rows, right, &mut alone, false);
+                assert_eq!(together, alone);
+            }
+        }
+    }
 }
