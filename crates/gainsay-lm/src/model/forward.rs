@@ -3,6 +3,7 @@
 //! A row's values depend on its own sequence alone, bit for bit: on no other sequence of the
 //! batch, and not on the number of threads (see `gainsay_kernels`).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use gainsay_kernels::attention::Span;
@@ -25,17 +26,33 @@ pub struct Tape {
     pub hidden: Mat,
 }
 
-/// Positions, rotary angles and attention spans of packed sequences.
-struct Layout {
+/// Tokens that go through the layers together, whole sequences: what they need fits the
+/// last-level cache. Their number changes no value.
+const SLICE_TOKENS: usize = 1024;
+
+/// Neighboring sequences of a batch.
+struct Slice {
+    /// Their rows in the batch.
+    rows: Range<usize>,
+    /// Their starts, the first one 0, and the end.
+    offsets: Vec<usize>,
     positions: Vec<u32>,
-    table: RopeTable,
     spans: Vec<Span>,
 }
 
-impl Layout {
-    fn rows(&self) -> Rows<'_> {
-        Rows { positions: &self.positions, table: &self.table }
+fn slices(batch: &Packed) -> Vec<Slice> {
+    let mut out = Vec::new();
+    let mut first = 0;
+    while first < batch.len() {
+        let start = batch.offsets[first];
+        let fits = (first + 1..batch.len()).take_while(|i| batch.offsets[i + 1] - start <= SLICE_TOKENS);
+        let end = first + 1 + fits.count();
+        let offsets: Vec<usize> = batch.offsets[first..=end].iter().map(|o| o - start).collect();
+        let positions = offsets.windows(2).flat_map(|w| 0..(w[1] - w[0]) as u32).collect();
+        out.push(Slice { rows: start..batch.offsets[end], spans: Span::whole(&offsets), offsets, positions });
+        first = end;
     }
+    out
 }
 
 impl Model {
@@ -49,11 +66,10 @@ impl Model {
         Arc::make_mut(&mut self.backbone)
     }
 
-    fn layout(&self, batch: &Packed) -> Layout {
-        let lengths = || (0..batch.len()).map(|i| batch.range(i).len());
-        let positions = lengths().flat_map(|len| (0..len as u32).collect::<Vec<_>>()).collect();
-        let table = rope_table(&self.backbone.config, lengths().max().unwrap_or(0));
-        Layout { positions, table, spans: Span::whole(&batch.offsets) }
+    /// Rotary angles for the longest sequence.
+    fn table(&self, batch: &Packed) -> RopeTable {
+        let longest = (0..batch.len()).map(|i| batch.range(i).len()).max();
+        rope_table(&self.backbone.config, longest.unwrap_or(0))
     }
 
     /// Embedding rows of `tokens`; every token must be below the vocabulary's size.
@@ -76,19 +92,34 @@ impl Model {
     /// The residual stream after the first `layer` layers (0: the embeddings), before any final
     /// norm.
     pub fn hidden_at(&self, batch: &Packed, layer: usize) -> Mat {
-        let layout = self.layout(batch);
-        (0..layer).fold(self.embed(&batch.tokens), |x, l| self.layer(l, &layout.rows(), &layout.spans, &x).0)
+        let table = self.table(batch);
+        let mut out = Mat { rows: batch.tokens.len(), cols: self.backbone.config.hidden_size, data: Vec::new() };
+        for slice in slices(batch) {
+            let rows = Rows { positions: &slice.positions, table: &table };
+            let x = self.embed(&batch.tokens[slice.rows]);
+            let x = (0..layer).fold(x, |x, l| self.layer(l, &rows, &slice.spans, &x).0);
+            out.data.extend_from_slice(&x.data);
+        }
+        out
     }
 
     /// As [`Model::hidden`], keeping what [`Model::backward`] needs.
     pub fn forward_tape(&self, batch: &Packed) -> Tape {
-        let layout = self.layout(batch);
-        let mut inputs = vec![self.embed(&batch.tokens)];
-        for l in 0..self.backbone.layers.len() {
-            let next = self.layer(l, &layout.rows(), &layout.spans, &inputs[l]).0;
-            inputs.push(next);
+        let (layers, cols) = (self.backbone.layers.len(), self.backbone.config.hidden_size);
+        let table = self.table(batch);
+        let room = || Vec::with_capacity(batch.tokens.len() * cols);
+        let mut inputs: Vec<Mat> = (0..=layers).map(|_| Mat { rows: batch.tokens.len(), cols, data: room() }).collect();
+        for slice in slices(batch) {
+            let rows = Rows { positions: &slice.positions, table: &table };
+            let mut x = self.embed(&batch.tokens[slice.rows]);
+            for (l, input) in inputs.iter_mut().enumerate() {
+                input.data.extend_from_slice(&x.data);
+                if l < layers {
+                    x = self.layer(l, &rows, &slice.spans, &x).0;
+                }
+            }
         }
-        let hidden = self.norm(&self.backbone.final_norm, &inputs[inputs.len() - 1]);
+        let hidden = self.norm(&self.backbone.final_norm, &inputs[layers]);
         Tape { batch: batch.clone(), inputs, hidden }
     }
 
@@ -100,20 +131,24 @@ impl Model {
         let layers = self.backbone.layers.len();
         let embedding = grads.trains(ParamId::Embed);
         let lowest = if embedding { Some(0) } else { (0..layers).find(|l| trains_layer(grads, *l)) };
-        let layout = self.layout(&tape.batch);
         let mut d = Mat::zeros(d_hidden.rows, d_hidden.cols);
         let need = lowest.is_some();
         let norm = &self.backbone.final_norm;
         self.norm_backward(norm, ParamId::FinalNorm, &tape.inputs[layers], &d_hidden, need.then_some(&mut d), grads);
         let Some(lowest) = lowest else { return };
-        for l in (lowest..layers).rev() {
-            let x = &tape.inputs[l];
-            let (_, mut acts) = self.layer(l, &layout.rows(), &layout.spans, x);
-            let need_input = l > lowest || embedding;
-            self.layer_backward(l, &layout.rows(), &tape.batch.offsets, x, &mut acts, &mut d, need_input, grads);
-        }
-        if let Some(sum) = grads.get_mut(ParamId::Embed) {
-            vocab::add_rows_by_id(&d.data, &tape.batch.tokens, d.cols, sum);
+        let table = self.table(&tape.batch);
+        for slice in slices(&tape.batch) {
+            let rows = Rows { positions: &slice.positions, table: &table };
+            let mut d = d.slice(slice.rows.clone());
+            for l in (lowest..layers).rev() {
+                let x = tape.inputs[l].slice(slice.rows.clone());
+                let mut acts = self.acts(l, &rows, &slice.spans, &x);
+                let need_input = l > lowest || embedding;
+                self.layer_backward(l, &rows, &slice.offsets, &x, &mut acts, &mut d, need_input, grads);
+            }
+            if let Some(sum) = grads.get_mut(ParamId::Embed) {
+                vocab::add_rows_by_id(&d.data, &tape.batch.tokens[slice.rows], d.cols, sum);
+            }
         }
     }
 

@@ -197,10 +197,10 @@ impl Batch<'_> {
         let mut caches: Vec<KvCache> = sequences.iter().map(new_cache).collect();
         let mut x = model.embed(&batch.tokens);
         for l in 0..layers {
-            let (next, acts) = model.layer(l, &rows, &spans, &x);
+            let (next, qkv) = model.layer(l, &rows, &spans, &x);
             caches.par_iter_mut().enumerate().for_each(|(i, cache)| {
                 for (position, row) in batch.range(i).enumerate() {
-                    cache.write(l, position, acts.qkv.k.row(row), acts.qkv.v.row(row));
+                    cache.write(l, position, qkv.k.row(row), qkv.v.row(row));
                 }
             });
             x = next;
@@ -236,7 +236,7 @@ impl Batch<'_> {
                 let parts = [(row.prefix.layer(l), row.prefix.len()), (row.tail.layer(l), at + 1)];
                 decode_attention(model.heads(), qkv.q.row(i), &parts, scratch, mixed);
             });
-            x = model.after_attention(l, &x, &mixed).0;
+            x = model.after_attention(l, &x, &mixed);
         }
         let hidden = model.norm(&model.backbone.final_norm, &x);
         model.logits(&hidden, &mut self.logits);

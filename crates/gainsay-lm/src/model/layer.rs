@@ -29,7 +29,7 @@ pub(super) struct Qkv {
 /// What the backward pass of a layer reads.
 pub(super) struct Acts {
     attn_in: Mat,
-    pub qkv: Qkv,
+    qkv: Qkv,
     mixed: Mat,
     /// After attention; `None` where both parts read the layer's input.
     middle: Option<Mat>,
@@ -59,7 +59,7 @@ impl Model {
         let (q, k, v) = if self.has(l, Proj::Qkv) {
             split_heads(&self.linear(l, Proj::Qkv, attn_in), dim)
         } else {
-            (self.linear(l, Proj::Q, attn_in), self.linear(l, Proj::K, attn_in), self.linear(l, Proj::V, attn_in))
+            self.linears(l, [Proj::Q, Proj::K, Proj::V], attn_in).into()
         };
         let layer = &self.backbone.layers[l];
         let (mut q, raw_q) = self.head_norm(layer.q_norm.as_ref(), q);
@@ -76,46 +76,65 @@ impl Model {
         }
     }
 
-    /// The MLP; its result and what its backward reads.
-    fn mlp(&self, l: usize, input: Mat) -> (Mat, Mlp) {
+    /// The MLP up to its last projection.
+    fn mlp(&self, l: usize, input: Mat) -> Mlp {
         let kind = kernel(self.backbone.config.activation);
-        let gate = self.has(l, Proj::Gate).then(|| self.linear(l, Proj::Gate, &input));
-        let up = self.linear(l, Proj::Up, &input);
+        let (gate, up) = if self.has(l, Proj::Gate) {
+            let [gate, up] = self.linears(l, [Proj::Gate, Proj::Up], &input);
+            (Some(gate), up)
+        } else {
+            (None, self.linear(l, Proj::Up, &input))
+        };
         let mut act = Mat::zeros(up.rows, up.cols);
         match &gate {
             Some(gate) => activation::gated(kind, &gate.data, &up.data, &mut act.data),
             None => activation::activate(kind, &up.data, &mut act.data),
         }
-        (self.linear(l, Proj::Down, &act), Mlp { input, gate, up, act })
-    }
-
-    /// Everything after attention: `x` is the layer's input and `mixed` what attention gave.
-    /// Returns the layer's output, the stream after attention where it exists, and the MLP's
-    /// intermediate values.
-    pub(super) fn after_attention(&self, l: usize, x: &Mat, mixed: &Mat) -> (Mat, LayerRest) {
-        let norm = &self.backbone.layers[l].mlp_norm;
-        let mut out = self.linear(l, Proj::O, mixed);
-        vector::add(&mut out.data, &x.data);
-        let parallel = self.backbone.config.parallel_residual;
-        let input = self.norm(norm, if parallel { x } else { &out });
-        let (result, mlp) = self.mlp(l, input);
-        let middle = (!parallel).then(|| out.clone());
-        vector::add(&mut out.data, &result.data);
-        (out, LayerRest { middle, mlp })
+        Mlp { input, gate, up, act }
     }
 
     pub(super) fn attention_input(&self, l: usize, x: &Mat) -> Mat {
         self.norm(&self.backbone.layers[l].attn_norm, x)
     }
 
-    /// The layer's output and what its backward reads.
-    pub(super) fn layer(&self, l: usize, rows: &Rows, spans: &[Span], x: &Mat) -> (Mat, Acts) {
-        let attn_in = self.attention_input(l, x);
-        let qkv = self.qkv(l, rows, &attn_in);
-        let mut mixed = Mat::zeros(x.rows, qkv.q.cols);
+    /// Queries, keys and values of whole sequences, and what attention makes of them.
+    fn attend(&self, l: usize, rows: &Rows, spans: &[Span], attn_in: &Mat) -> (Qkv, Mat) {
+        let qkv = self.qkv(l, rows, attn_in);
+        let mut mixed = Mat::zeros(attn_in.rows, qkv.q.cols);
         attention(self.heads(), spans, &qkv.q.data, &qkv.k.data, &qkv.v.data, &mut mixed.data);
-        let (out, rest) = self.after_attention(l, x, &mixed);
-        (out, Acts { attn_in, qkv, mixed, middle: rest.middle, mlp: rest.mlp })
+        (qkv, mixed)
+    }
+
+    /// The residual stream after attention: `x` is the layer's input.
+    fn add_attention(&self, l: usize, x: &Mat, mixed: &Mat) -> Mat {
+        let mut out = self.linear(l, Proj::O, mixed);
+        vector::add(&mut out.data, &x.data);
+        out
+    }
+
+    /// The layer's output from its input `x` and what attention gave.
+    pub(super) fn after_attention(&self, l: usize, x: &Mat, mixed: &Mat) -> Mat {
+        let mut out = self.add_attention(l, x, mixed);
+        let parallel = self.backbone.config.parallel_residual;
+        let input = self.norm(&self.backbone.layers[l].mlp_norm, if parallel { x } else { &out });
+        let result = self.linear(l, Proj::Down, &self.mlp(l, input).act);
+        vector::add(&mut out.data, &result.data);
+        out
+    }
+
+    /// The layer's output, and its keys and values.
+    pub(super) fn layer(&self, l: usize, rows: &Rows, spans: &[Span], x: &Mat) -> (Mat, Qkv) {
+        let (qkv, mixed) = self.attend(l, rows, spans, &self.attention_input(l, x));
+        (self.after_attention(l, x, &mixed), qkv)
+    }
+
+    /// What the backward pass of the layer reads, from its input.
+    pub(super) fn acts(&self, l: usize, rows: &Rows, spans: &[Span], x: &Mat) -> Acts {
+        let attn_in = self.attention_input(l, x);
+        let (qkv, mixed) = self.attend(l, rows, spans, &attn_in);
+        let middle = (!self.backbone.config.parallel_residual).then(|| self.add_attention(l, x, &mixed));
+        let input = self.norm(&self.backbone.layers[l].mlp_norm, middle.as_ref().unwrap_or(x));
+        Acts { attn_in, qkv, mixed, middle, mlp: self.mlp(l, input) }
     }
 
     /// Adds the layer's parameter gradients to `grads`; turns `d`, the gradient of the output,
@@ -250,12 +269,6 @@ impl Model {
         self.norm_backward(norm, |_| id, raw, &dy, Some(&mut dx), grads);
         dx
     }
-}
-
-/// What [`Model::after_attention`] leaves for the backward pass.
-pub(super) struct LayerRest {
-    middle: Option<Mat>,
-    mlp: Mlp,
 }
 
 fn trains_linear(grads: &Grads, l: usize, proj: Proj) -> bool {

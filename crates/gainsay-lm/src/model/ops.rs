@@ -1,7 +1,7 @@
 //! Building blocks of the layers: projections with their adapter, norms, rotary angles.
 
 use gainsay_kernels::activation::Activation as Kernel;
-use gainsay_kernels::gemm::{Left, PackedWeight, Precision, matmul};
+use gainsay_kernels::gemm::{Left, PackedWeight, Precision, matmul, products};
 use gainsay_kernels::rope::RopeTable;
 use gainsay_kernels::{norm, vector};
 
@@ -34,6 +34,12 @@ impl Mat {
     /// Row `i`, to change.
     pub fn row_mut(&mut self, i: usize) -> &mut [f32] {
         &mut self.data[i * self.cols..(i + 1) * self.cols]
+    }
+
+    /// Rows `range`, copied.
+    pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
+        let data = self.data[range.start * self.cols..range.end * self.cols].to_vec();
+        Self { rows: range.len(), cols: self.cols, data }
     }
 
     /// The named rows, in that order.
@@ -90,25 +96,32 @@ impl Model {
 
     /// y = x Wᵀ + b + (alpha / rank) (x Aᵀ) Bᵀ for projection `proj` of `layer`.
     pub(super) fn linear(&self, layer: usize, proj: Proj, x: &Mat) -> Mat {
-        let weight = self.backbone.packed(ParamId::Linear(layer, proj, Part::Weight), Form::Transposed);
-        let mut y = Mat::zeros(x.rows, weight.columns());
-        matmul(x.rows, &x.data, Left::Rows, &weight, &mut y.data, false);
+        let [y] = self.linears(layer, [proj], x);
+        y
+    }
+
+    /// [`Model::linear`] for projections that read the same rows.
+    pub(super) fn linears<const N: usize>(&self, layer: usize, projs: [Proj; N], x: &Mat) -> [Mat; N] {
+        let packed = |proj| self.backbone.packed(ParamId::Linear(layer, proj, Part::Weight), Form::Transposed);
+        let weights = projs.map(packed);
+        let results = products(x.rows, &x.data, Left::Rows, weights.each_ref().map(|w| &**w));
+        let mut ys = results.map(|data| Mat { rows: x.rows, cols: data.len() / x.rows.max(1), data });
+        for (y, proj) in ys.iter_mut().zip(projs) {
+            self.add_bias_and_adapter(layer, proj, x, y);
+        }
+        ys
+    }
+
+    fn add_bias_and_adapter(&self, layer: usize, proj: Proj, x: &Mat, y: &mut Mat) {
         if let Some(bias) = self.backbone.layers[layer].linears[proj.index()].as_ref().and_then(|l| l.bias.as_ref()) {
             vector::add_bias(&mut y.data, &bias.data);
         }
         if let Some((pair, scale)) = self.lora(layer, proj) {
             let low = times_transposed(x, &pair.a, scale);
             let (out, rank) = (pair.b.shape[0], pair.b.shape[1]);
-            matmul(
-                x.rows,
-                &low.data,
-                Left::Rows,
-                &PackedWeight::transposed(&pair.b.data, out, rank, Precision::F32),
-                &mut y.data,
-                true,
-            );
+            let b = PackedWeight::transposed(&pair.b.data, out, rank, Precision::F32);
+            matmul(x.rows, &low.data, Left::Rows, &b, &mut y.data, true);
         }
-        y
     }
 
     /// Adds the gradients of [`Model::linear`] to `grads` where it trains them, and to `dx`
