@@ -71,8 +71,10 @@ pub fn evaluate(
         let policy = (!subject.is_base).then_some(setting.base);
         let scorers = Scorers { policy, reward: setting.reward, gold: Some(setting.gold) };
         let scoring = score(scorers, &sampled, &rollouts)?;
-        std::fs::remove_file(&sampled).map_err(|e| Error::Run(format!("{}: {e}", sampled.display())))?;
         figures = Figures::of("evaluate", sampling.tokens + scoring.tokens, sampling.seconds + scoring.seconds);
+    }
+    if sampled.exists() {
+        std::fs::remove_file(&sampled).map_err(|e| Error::Run(format!("{}: {e}", sampled.display())))?;
     }
     let records: Vec<PromptRecord> = files::read_all(&rollouts)?;
     let mut per_prompt: Vec<PromptMetrics> = records

@@ -63,6 +63,7 @@ impl RunDirectory {
                 files::write_atomic(&recipe_path, resolved.as_bytes())?;
             }
         }
+        sweep(root)?;
         Ok(Self { root: root.to_path_buf() })
     }
 
@@ -122,6 +123,21 @@ impl RunDirectory {
         };
         write_json(&self.path("manifest.json"), &manifest)
     }
+}
+
+/// Removes what a kill left between two steps: journals whose output is there, and partial files.
+fn sweep(folder: &Path) -> Result<()> {
+    let fault = |e: std::io::Error| Error::Input(format!("{}: cannot be tidied: {e}", folder.display()));
+    for entry in fs::read_dir(folder).map_err(fault)? {
+        let path = entry.map_err(fault)?.path();
+        let published = path.extension().is_some_and(|e| e == "journal") && path.with_extension("").exists();
+        if path.is_dir() {
+            sweep(&path)?;
+        } else if published || path.extension().is_some_and(|e| e == "partial") {
+            fs::remove_file(&path).map_err(fault)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes a value as pretty JSON, whole or not at all.
