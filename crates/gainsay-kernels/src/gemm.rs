@@ -136,11 +136,17 @@ impl LeftOperand<'_> {
         let blocks = m.div_ceil(most);
         let groups = if threads == 1 { 1 } else { (4 * threads).div_ceil(blocks).min(strips.len()) };
         let block = m.div_ceil(blocks);
-        let pack = |i: usize| PackedRows::new(a, layout, m, k, (i * block)..((i + 1) * block).min(m));
+        let rows_of = |i: usize| (i * block)..((i + 1) * block).min(m);
+        let pack = |i: usize| PackedRows::new(a, layout, m, k, rows_of(i));
+        let whole = |packed: &mut PackedRows<E>, i: usize| {
+            packed.set(a, layout, m, k, rows_of(i));
+            multiply(packed, i * block, &strips, accumulate);
+        };
         if threads == 1 {
-            (0..blocks).for_each(|i| multiply(&pack(i), i * block, &strips, accumulate));
+            let mut packed = PackedRows::default();
+            (0..blocks).for_each(|i| whole(&mut packed, i));
         } else if groups == 1 {
-            (0..blocks).into_par_iter().for_each(|i| multiply(&pack(i), i * block, &strips, accumulate));
+            (0..blocks).into_par_iter().for_each_init(PackedRows::default, whole);
         } else {
             let packed: Vec<PackedRows<E>> = (0..blocks).into_par_iter().map(pack).collect();
             (0..blocks * groups).into_par_iter().for_each(|task| {

@@ -23,6 +23,10 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     /// The elements of a row of values, the last one filled up with zero.
     fn fill(row: &[f32], out: &mut [Self]);
 
+    /// out\[d, r\] = element d of the `k` values that start at `a[starts[r]]`; at most
+    /// [`super::micro::ROWS`] rows.
+    fn pack_tile(a: &[f32], starts: &[usize], k: usize, out: &mut [Self]);
+
     /// `DEPTHS` rows (fewer at the end), interleaved: out\[i\] holds value i of each.
     fn interleave(rows: &[&[f32]], out: &mut [Self]);
 
@@ -34,6 +38,15 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     /// # Safety
     /// As [`Tile::run`].
     unsafe fn run(tile: Tile<Self>, c: *mut f32, stride: usize);
+}
+
+/// [`Element::pack_tile`] row by row.
+fn pack_rows<E: Element>(a: &[f32], starts: &[usize], k: usize, out: &mut [E]) {
+    let mut values = vec![E::default(); E::count(k)];
+    for (r, start) in starts.iter().enumerate() {
+        E::fill(&a[*start..start + k], &mut values);
+        out.iter_mut().skip(r).step_by(starts.len()).zip(&values).for_each(|(slot, value)| *slot = *value);
+    }
 }
 
 impl Element for f32 {
@@ -48,6 +61,15 @@ impl Element for f32 {
 
     fn fill(row: &[f32], out: &mut [Self]) {
         out.copy_from_slice(row);
+    }
+
+    fn pack_tile(a: &[f32], starts: &[usize], k: usize, out: &mut [Self]) {
+        match isa() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: isa() is never better than what the machine reports.
+            Isa::Avx512 | Isa::Avx512Bf16 => unsafe { x86::pack_f32(a, starts, k, out) },
+            _ => pack_rows(a, starts, k, out),
+        }
     }
 
     fn interleave(rows: &[&[f32]], out: &mut [Self]) {
@@ -132,6 +154,15 @@ impl Element for Pair {
 
     fn fill(row: &[f32], out: &mut [Self]) {
         pairs(row, out);
+    }
+
+    fn pack_tile(a: &[f32], starts: &[usize], k: usize, out: &mut [Self]) {
+        match isa() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: isa() is never better than what the machine reports.
+            Isa::Avx512Bf16 => unsafe { x86::pack_bf16(a, starts, k, out) },
+            _ => pack_rows(a, starts, k, out),
+        }
     }
 
     fn interleave(rows: &[&[f32]], out: &mut [Self]) {

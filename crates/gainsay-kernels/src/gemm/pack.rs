@@ -144,11 +144,16 @@ impl<E: Element> PackedRows<E> {
     /// Packs rows `range` of the `[m, k]` operand `a`.
     pub fn new(a: &[f32], layout: Left, m: usize, k: usize, range: Range<usize>) -> Self {
         let mut packed = Self::default();
-        match layout {
-            Left::Rows => packed.fill(&a[range.start * k..], k, range.len(), k),
-            Left::Columns => packed.fill_columns(&a[range.start.min(a.len())..], m, range.len(), k),
-        }
+        packed.set(a, layout, m, k, range);
         packed
+    }
+
+    /// As [`PackedRows::new`], into the memory of this one.
+    pub fn set(&mut self, a: &[f32], layout: Left, m: usize, k: usize, range: Range<usize>) {
+        match layout {
+            Left::Rows => self.fill(&a[range.start * k..], k, range.len(), k),
+            Left::Columns => self.fill_columns(&a[range.start.min(a.len())..], m, range.len(), k),
+        }
     }
 
     fn reset(&mut self, rows: usize, k: usize) {
@@ -170,15 +175,11 @@ impl<E: Element> PackedRows<E> {
 
     fn fill_from(&mut self, a: &[f32], start: impl Fn(usize) -> usize, rows: usize, k: usize) {
         self.reset(rows, k);
-        let depth = self.depth;
-        let mut values = vec![E::default(); depth];
         for (first, height) in heights(rows) {
-            let tile = &mut self.data[first * depth..(first + height) * depth];
-            for r in 0..height {
-                let from = start(first + r);
-                E::fill(&a[from..from + k], &mut values);
-                tile.iter_mut().skip(r).step_by(height).zip(&values).for_each(|(slot, value)| *slot = *value);
-            }
+            let mut starts = [0; ROWS];
+            (0..height).for_each(|r| starts[r] = start(first + r));
+            let tile = &mut self.data[first * self.depth..(first + height) * self.depth];
+            E::pack_tile(a, &starts[..height], k, tile);
         }
     }
 

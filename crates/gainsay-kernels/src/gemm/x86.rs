@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::element::Pair;
-use super::micro::{Tile, portable};
+use super::micro::{ROWS, Tile, portable};
 use super::pack::PANEL;
 
 macro_rules! by_height {
@@ -72,8 +72,15 @@ macro_rules! avx512_tile {
             }
             for (r, sums) in sums.iter().enumerate() {
                 for (v, sum) in sums.iter().enumerate() {
-                    // SAFETY: masked to the row's `width` values.
-                    unsafe { _mm512_mask_storeu_ps(c.wrapping_add(r * stride + 16 * v), mask(v), *sum) };
+                    let to = c.wrapping_add(r * stride + 16 * v);
+                    // Masked stores are slow on some processors.
+                    if t.width == 16 * V {
+                        // SAFETY: the whole vector is within the row's `width` values.
+                        unsafe { _mm512_storeu_ps(to, *sum) };
+                    } else {
+                        // SAFETY: masked to the row's `width` values.
+                        unsafe { _mm512_mask_storeu_ps(to, mask(v), *sum) };
+                    }
                 }
             }
         }
@@ -191,3 +198,77 @@ unsafe fn avx2_rows<const R: usize, const V: usize>(
         c.copy_from_slice(&edge[r][..width]);
     }
 }
+
+/// Transposes 16 rows of 16 32-bit values.
+#[target_feature(enable = "avx512f")]
+fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
+    // Pairs of rows, then fours: u[4 g + c] holds, in its part b of 128 bits, column 4 b + c of
+    // rows 4 g to 4 g + 3.
+    let mut u = [_mm512_setzero_si512(); 16];
+    for g in 0..4 {
+        let (lo, hi) = (_mm512_unpacklo_epi32(r[4 * g], r[4 * g + 1]), _mm512_unpackhi_epi32(r[4 * g], r[4 * g + 1]));
+        let (lo2, hi2) =
+            (_mm512_unpacklo_epi32(r[4 * g + 2], r[4 * g + 3]), _mm512_unpackhi_epi32(r[4 * g + 2], r[4 * g + 3]));
+        u[4 * g] = _mm512_unpacklo_epi64(lo, lo2);
+        u[4 * g + 1] = _mm512_unpackhi_epi64(lo, lo2);
+        u[4 * g + 2] = _mm512_unpacklo_epi64(hi, hi2);
+        u[4 * g + 3] = _mm512_unpackhi_epi64(hi, hi2);
+    }
+    let mut out = [_mm512_setzero_si512(); 16];
+    for c in 0..4 {
+        // Parts 0 and 2, then 1 and 3, of the first and of the last eight rows.
+        let (even, even2) =
+            (_mm512_shuffle_i32x4::<0x88>(u[c], u[4 + c]), _mm512_shuffle_i32x4::<0x88>(u[8 + c], u[12 + c]));
+        let (odd, odd2) =
+            (_mm512_shuffle_i32x4::<0xDD>(u[c], u[4 + c]), _mm512_shuffle_i32x4::<0xDD>(u[8 + c], u[12 + c]));
+        out[c] = _mm512_shuffle_i32x4::<0x88>(even, even2);
+        out[4 + c] = _mm512_shuffle_i32x4::<0x88>(odd, odd2);
+        out[8 + c] = _mm512_shuffle_i32x4::<0xDD>(even, even2);
+        out[12 + c] = _mm512_shuffle_i32x4::<0xDD>(odd, odd2);
+    }
+    out
+}
+
+/// Defines the packing of a tile: `$load` reads 16 elements of a row from a pointer to its values
+/// and the number of values that are left there.
+macro_rules! pack_tile {
+    ($features:literal, $element:ty, $name:ident, $depths:literal, $load:expr) => {
+        /// out[d, r] = element d of the `k` values that start at `a[starts[r]]`.
+        #[target_feature(enable = $features)]
+        pub fn $name(a: &[f32], starts: &[usize], k: usize, out: &mut [$element]) {
+            let height = starts.len();
+            assert!(height <= ROWS && out.len() == k.div_ceil($depths) * height);
+            assert!(starts.iter().all(|s| s + k <= a.len()));
+            let mask = ((1u32 << height) - 1) as __mmask16;
+            for d in (0..k).step_by(16 * $depths) {
+                let mut rows = [_mm512_setzero_si512(); 16];
+                for (row, start) in rows.iter_mut().zip(starts) {
+                    // SAFETY: start + k values are in the slice, and `$load` reads at most k - d.
+                    *row = unsafe { $load(a.as_ptr().add(start + d), k - d) };
+                }
+                let slots = out[d / $depths * height..].chunks_exact_mut(height);
+                for (slots, column) in slots.zip(transpose(rows)) {
+                    // SAFETY: masked to the `height` values of the chunk; both element types
+                    // are 32 bits.
+                    unsafe { _mm512_mask_storeu_epi32(slots.as_mut_ptr().cast(), mask, column) };
+                }
+            }
+        }
+    };
+}
+
+/// Lanes of a vector that starts `skip` values into the `left` remaining ones.
+fn lanes(left: usize, skip: usize) -> __mmask16 {
+    ((1u32 << left.saturating_sub(skip).min(16)) - 1) as __mmask16
+}
+
+pack_tile!("avx512f", f32, pack_f32, 1, |from: *const f32, left: usize| {
+    _mm512_castps_si512(_mm512_maskz_loadu_ps(lanes(left, 0), from))
+});
+
+pack_tile!("avx512f,avx512bf16", Pair, pack_bf16, 2, |from: *const f32, left: usize| {
+    let low = _mm512_maskz_loadu_ps(lanes(left, 0), from);
+    let high = _mm512_maskz_loadu_ps(lanes(left, 16), from.wrapping_add(16));
+    // SAFETY: both types are 512 bits without invalid values.
+    std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+});
