@@ -239,6 +239,13 @@ pub enum Answer {
     Skip,
 }
 
+impl Answer {
+    /// Whether it says how the two compare; a tie does.
+    pub fn is_comparison(self) -> bool {
+        matches!(self, Self::First | Self::Second | Self::Tie)
+    }
+}
+
 /// Where an answer came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

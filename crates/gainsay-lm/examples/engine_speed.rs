@@ -95,10 +95,11 @@ fn train(model: &Model, what: &Trainable, rows: usize) {
     report(&format!("{what:?} gradients, 16 x 256"), 16 * 256, || {
         for _ in 0..16 / rows {
             let batch = sequences(rows, 256);
-            let tape = model.forward_tape(&batch);
+            let keep = model.keep_within(1 << 30, batch.tokens.len(), &grads);
+            let tape = model.forward_tape(&batch, keep, &grads);
             let mut d = Mat::zeros(tape.hidden.rows, tape.hidden.cols);
             batch.last_rows().iter().for_each(|r| d.row_mut(*r).fill(1e-3));
-            model.backward(&tape, d, &mut grads);
+            model.backward(tape, d, &mut grads);
         }
     });
 }

@@ -7,6 +7,7 @@ use gainsay_core::record::{Completion, Finish};
 use gainsay_core::rng::Key;
 
 use crate::error::LmError;
+use crate::model::packed::added_rows;
 use crate::model::{Backbone, GenOptions, Generated, Model, Packed, generate};
 use crate::sequence::{Counters, Encoder, Sequence, Settings, micro_batches};
 use crate::source::Loaded;
@@ -105,9 +106,8 @@ impl LocalPolicy {
         let sequences = self.encoder().items(items)?;
         self.counters.add_truncated(sequences.iter().filter(|s| s.truncated).count());
         let mut out = Vec::with_capacity(items.len());
-        let lengths: Vec<usize> = sequences.iter().map(|s| s.tokens.len()).collect();
-        for range in micro_batches(&lengths, self.settings.batch_tokens) {
-            let tokens = lengths[range.clone()].iter().sum();
+        for range in micro_batches(&added_rows(&sequences), self.settings.batch_tokens) {
+            let tokens = sequences[range.clone()].iter().map(|s| s.tokens.len()).sum();
             let logps = completion_logps(&self.model, &sequences[range], &[1.0]).remove(0);
             out.extend(logps.into_iter().map(|token_logps| SequenceLogp { sum: sum(&token_logps), token_logps }));
             self.counters.add_tokens(tokens);
@@ -141,19 +141,6 @@ pub fn sum(token_logps: &[f32]) -> f64 {
     token_logps.iter().map(|&l| f64::from(l)).sum()
 }
 
-/// Rows of `batch` whose next token is a completion token, with those tokens: (rows, targets).
-pub(crate) fn completion_rows(batch: &Packed, sequences: &[Sequence]) -> (Vec<usize>, Vec<u32>) {
-    let mut rows = Vec::new();
-    let mut targets = Vec::new();
-    for (i, sequence) in sequences.iter().enumerate() {
-        let start = batch.range(i).start;
-        // Token j is predicted from row j - 1; a prompt is never empty.
-        rows.extend((sequence.prompt_len..sequence.tokens.len()).map(|j| start + j - 1));
-        targets.extend_from_slice(sequence.completion());
-    }
-    (rows, targets)
-}
-
 /// Splits values that lie back to back into one list a sequence.
 pub(crate) fn by_sequence(values: &[f32], sequences: &[Sequence]) -> Vec<Vec<f32>> {
     let mut rest = values;
@@ -168,11 +155,11 @@ pub(crate) fn by_sequence(values: &[f32], sequences: &[Sequence]) -> Vec<Vec<f32
 }
 
 /// Token log-probs of the completions of sequences that go through the model together: for each
-/// temperature, one list a sequence.
+/// temperature, one list a sequence. A prompt that neighbors share is computed once.
 pub(crate) fn completion_logps(model: &Model, sequences: &[Sequence], temperatures: &[f64]) -> Vec<Vec<Vec<f32>>> {
-    let batch = Packed::new(&sequences.iter().map(|s| s.tokens.as_slice()).collect::<Vec<_>>());
+    let batch = Packed::sharing(sequences);
     let hidden = model.hidden(&batch);
-    let (rows, targets) = completion_rows(&batch, sequences);
+    let (rows, targets) = batch.predictions();
     temperatures
         .iter()
         .map(|&t| by_sequence(&model.token_logps(&hidden, &rows, &targets, t as f32), sequences))

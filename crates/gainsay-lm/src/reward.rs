@@ -5,6 +5,7 @@ use std::sync::Arc;
 use gainsay_core::engine::{EngineError, RewardFn, ScoreItem};
 
 use crate::error::LmError;
+use crate::model::packed::added_rows;
 use crate::model::{Mat, Model, Packed};
 use crate::sequence::{Counters, Encoder, Sequence, Settings, micro_batches};
 use crate::source::Loaded;
@@ -47,10 +48,10 @@ impl RewardModel {
     }
 
     /// Rewards of sequences that go through the model together; none may be empty.
-    pub fn rewards_of(&self, sequences: &[&[u32]]) -> Vec<f64> {
-        let batch = Packed::new(sequences);
-        let hidden = self.model.hidden(&batch);
-        batch.last_rows().into_iter().map(|row| head_product(hidden.row(row), &self.head)).collect()
+    pub fn rewards_of(&self, sequences: &[Sequence]) -> Vec<f64> {
+        let packed = Packed::sharing(sequences);
+        let hidden = self.model.hidden(&packed);
+        packed.last_rows().into_iter().map(|row| head_product(hidden.row(row), &self.head)).collect()
     }
 }
 
@@ -111,12 +112,11 @@ impl LocalReward {
     /// Items that the tokenizer or the limit refuses, and rewards that are not finite.
     pub fn score(&self, items: &[ScoreItem<'_>]) -> Result<Vec<f64>, LmError> {
         let sequences = self.encode(items)?;
-        let lengths: Vec<usize> = sequences.iter().map(|s| s.tokens.len()).collect();
         let mut rewards = Vec::with_capacity(items.len());
-        for batch in micro_batches(&lengths, self.settings.batch_tokens) {
-            let tokens: Vec<&[u32]> = sequences[batch.clone()].iter().map(|s| s.tokens.as_slice()).collect();
-            rewards.extend(self.model.rewards_of(&tokens));
-            self.counters.add_tokens(lengths[batch].iter().sum());
+        for range in micro_batches(&added_rows(&sequences), self.settings.batch_tokens) {
+            let batch = &sequences[range];
+            rewards.extend(self.model.rewards_of(batch));
+            self.counters.add_tokens(batch.iter().map(|s| s.tokens.len()).sum());
         }
         match rewards.iter().position(|r| !r.is_finite()) {
             None => Ok(rewards),
@@ -154,19 +154,17 @@ pub fn features_of(
 ) -> Mat {
     let width = model.backbone.config.hidden_size;
     let mut features = Mat { rows: 0, cols: width, data: Vec::with_capacity(sequences.len() * width) };
-    let lengths: Vec<usize> = sequences.iter().map(|s| s.tokens.len()).collect();
-    for range in micro_batches(&lengths, batch_tokens) {
-        let chunk = &sequences[range];
-        let batch = Packed::new(&chunk.iter().map(|s| s.tokens.as_slice()).collect::<Vec<_>>());
+    for range in micro_batches(&added_rows(sequences), batch_tokens) {
+        let packed = Packed::sharing(&sequences[range]);
         let hidden = match layer {
-            None => model.hidden(&batch),
-            Some(layer) => model.hidden_at(&batch, layer),
+            None => model.hidden(&packed),
+            Some(layer) => model.hidden_at(&packed, layer),
         };
-        for (i, sequence) in chunk.iter().enumerate() {
-            let rows = batch.range(i);
+        for i in 0..packed.len() {
+            let rows = packed.completion_or_last(i);
             let first = match kind {
                 FeatureKind::LastToken => rows.end - 1,
-                FeatureKind::MeanCompletion => (rows.start + sequence.prompt_len).min(rows.end - 1),
+                FeatureKind::MeanCompletion => rows.start,
             };
             push_mean(&mut features, &hidden, first..rows.end);
         }

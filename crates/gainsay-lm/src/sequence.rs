@@ -80,6 +80,11 @@ pub struct Sequence {
 }
 
 impl Sequence {
+    /// The prompt's tokens.
+    pub fn prompt(&self) -> &[u32] {
+        &self.tokens[..self.prompt_len]
+    }
+
     /// The completion's tokens.
     pub fn completion(&self) -> &[u32] {
         &self.tokens[self.prompt_len..]

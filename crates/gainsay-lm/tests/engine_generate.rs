@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use gainsay_core::rng::Key;
-use gainsay_lm::model::{Backbone, GenOptions, Generated, Model, Packed, generate};
+use gainsay_lm::model::{Backbone, GenOptions, Generated, Model, Packed, Precision, generate};
+use gainsay_lm::sequence::Sequence;
 use gainsay_lm::weights::hf;
 
 fn tiny(name: &str) -> Model {
@@ -126,6 +127,73 @@ fn hidden_rows_and_log_probs_depend_on_no_batch_mate_and_no_thread() {
                 let width = hidden.cols;
                 assert_eq!(hidden.data, whole.data[range.start * width..range.end * width], "{name}, {threads}");
                 assert_eq!(logp, logps[range], "{name}, {threads} threads");
+            }
+        }
+    }
+}
+
+/// Sequences of a few prompts, each with some completions, one of them empty.
+fn families() -> Vec<Sequence> {
+    let lengths = [(9, vec![4, 40, 0, 7]), (35, vec![33, 1]), (1, vec![12]), (70, vec![5, 5, 90])];
+    let token = |i: usize| (i * 37 % 41) as u32;
+    lengths
+        .iter()
+        .enumerate()
+        .flat_map(|(p, (prompt_len, completions))| {
+            completions.iter().enumerate().map(move |(c, n)| Sequence {
+                tokens: (0..prompt_len + n).map(|i| token(if i < *prompt_len { i + p } else { i + 7 * c + p })).collect(),
+                prompt_len: *prompt_len,
+                truncated: false,
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn a_shared_prompt_changes_no_bit_in_either_precision() {
+    for (name, precision) in MODELS.iter().flat_map(|name| [(name, Precision::F32), (name, Precision::Bf16)]) {
+        let mut model = tiny(name);
+        model.backbone_mut().set_precision(precision);
+        let sequences = families();
+        let batch = Packed::sharing(&sequences);
+        assert!(batch.tokens.len() < sequences.iter().map(|s| s.tokens.len()).sum());
+        let hidden = model.hidden(&batch);
+        let (rows, targets) = batch.predictions();
+        let logps = model.token_logps(&hidden, &rows, &targets, 1.0);
+        let mut at = 0;
+        for threads in [1, 2, 5] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert_eq!(pool.install(|| model.hidden(&batch)), hidden, "{name}, {threads} threads");
+        }
+        for (i, sequence) in sequences.iter().enumerate() {
+            let alone = model.hidden(&Packed::new(&[&sequence.tokens]));
+            for j in 0..sequence.tokens.len() {
+                assert_eq!(alone.row(j), hidden.row(batch.row(i, j)), "{name} {precision:?}: token {j} of {i}");
+            }
+            let completion = sequence.completion();
+            let rows: Vec<usize> = (sequence.prompt_len - 1..sequence.tokens.len() - 1).collect();
+            let own = model.token_logps(&alone, &rows, completion, 1.0);
+            assert_eq!(own, logps[at..at + completion.len()], "{name} {precision:?}");
+            at += completion.len();
+        }
+    }
+}
+
+#[test]
+fn in_bf16_too_samples_depend_on_no_batch_mate_and_no_thread() {
+    let mut model = tiny("llama");
+    model.backbone_mut().set_precision(Precision::Bf16);
+    let whole = run(&model, &PROMPTS, &[5, 1, 3, 4], &options(20, 64));
+    for (max_rows, threads) in [(1, 1), (3, 2), (7, 1)] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let out = pool.install(|| run(&model, &PROMPTS, &[5, 1, 3, 4], &options(20, max_rows)));
+        assert_eq!(out, whole, "{max_rows} rows, {threads} threads");
+    }
+    // Decoding and scoring cut attention differently: their log-probs agree nearly.
+    for (prompt, generated) in PROMPTS.iter().zip(&whole) {
+        for g in generated {
+            for (a, b) in g.token_logps.iter().zip(full_logps(&model, prompt, &g.token_ids)) {
+                assert!((a - b).abs() < 2e-2, "{a} and {b}");
             }
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use gainsay_lm::config::Family;
-use gainsay_lm::model::{Adapter, Backbone, Grads, Mat, Model, Packed, ParamId, Trainable};
+use gainsay_lm::model::{Adapter, Backbone, Grads, Keep, Mat, Model, Packed, ParamId, Trainable};
 use gainsay_lm::names;
 use gainsay_lm::weights::peft::PeftConfig;
 use gainsay_lm::weights::{hf, peft};
@@ -137,10 +137,10 @@ fn bradley_terry(golden: &Value, model: &Model, head: &[f64], what: &Trainable) 
     let pairs = golden["pairs"].as_array().unwrap();
     let sequences: Vec<Vec<u32>> = pairs.iter().flat_map(|p| [ids(&p["first"]), ids(&p["second"])]).collect();
     let batch = pack(&sequences);
-    let tape = model.forward_tape(&batch);
+    let mut grads = Grads::zeros(model, what, true);
+    let tape = model.forward_tape(&batch, Keep::Activations, &grads);
     let last = batch.last_rows();
     let rewards = head_values(&tape.hidden, &last, head);
-    let mut grads = Grads::zeros(model, what, true);
     let mut d_hidden = Mat::zeros(tape.hidden.rows, tape.hidden.cols);
     let mut d_head = vec![0f64; head.len()];
     for (i, pair) in pairs.iter().enumerate() {
@@ -162,7 +162,7 @@ fn bradley_terry(golden: &Value, model: &Model, head: &[f64], what: &Trainable) 
     for (sum, d) in grads.get_mut(ParamId::Head).unwrap().iter_mut().zip(d_head) {
         *sum += d as f32;
     }
-    model.backward(&tape, d_hidden, &mut grads);
+    model.backward(tape, d_hidden, &mut grads);
     grads
 }
 
@@ -195,7 +195,8 @@ fn policy_gradient(golden: &Value, case: &str, model: &Model, what: &Trainable) 
     let rows = golden["sequences"].as_array().unwrap();
     let temperature = number(&golden[case]["temperature"]) as f32;
     let batch = pack(&rows.iter().map(|row| ids(&row["ids"])).collect::<Vec<_>>());
-    let tape = model.forward_tape(&batch);
+    let mut grads = Grads::zeros(model, what, false);
+    let tape = model.forward_tape(&batch, Keep::Inputs, &grads);
     let (mut at, mut targets, mut d_logp, mut expected) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (i, row) in rows.iter().enumerate() {
         let completion = batch.range(i).skip(row["prompt_len"].as_u64().unwrap() as usize);
@@ -212,10 +213,9 @@ fn policy_gradient(golden: &Value, case: &str, model: &Model, what: &Trainable) 
     }
     let loss: f64 = logps.iter().zip(&d_logp).map(|(l, d)| f64::from(*l) * f64::from(*d)).sum();
     assert!((loss - number(&golden[case]["loss"])).abs() < 1e-4, "{case}: loss {loss}");
-    let mut grads = Grads::zeros(model, what, false);
     let mut d_hidden = Mat::zeros(tape.hidden.rows, tape.hidden.cols);
     model.token_logps_backward(&tape.hidden, &at, &targets, temperature, &d_logp, &mut d_hidden, &mut grads);
-    model.backward(&tape, d_hidden, &mut grads);
+    model.backward(tape, d_hidden, &mut grads);
     grads
 }
 
@@ -258,8 +258,8 @@ fn frozen_parameters_get_no_entry_and_a_head_alone_costs_nothing() {
     let grads = Grads::zeros(&model, &Trainable::Head, true);
     assert_eq!(grads.by_id.keys().collect::<Vec<_>>(), [&ParamId::Head]);
     let mut nothing = Grads::zeros(&model, &Trainable::Head, false);
-    let tape = model.forward_tape(&pack(&[vec![1, 2, 3]]));
-    model.backward(&tape, Mat::zeros(3, 32), &mut nothing);
+    let tape = model.forward_tape(&pack(&[vec![1, 2, 3]]), Keep::Activations, &nothing);
+    model.backward(tape, Mat::zeros(3, 32), &mut nothing);
     assert!(nothing.by_id.is_empty() && nothing.reached.is_empty());
 }
 
@@ -286,11 +286,11 @@ fn an_upper_layer_alone_gets_the_same_gradients() {
     let golden = json("llama-lora.json");
     let head = vec![0.1; 32];
     let gradients = |model: &Model| {
-        let tape = model.forward_tape(&pack(&[ids(&golden["pairs"][0]["first"])]));
         let mut grads = Grads::zeros(model, &Trainable::Lora, false);
+        let tape = model.forward_tape(&pack(&[ids(&golden["pairs"][0]["first"])]), Keep::Inputs, &grads);
         let mut d = Mat::zeros(tape.hidden.rows, 32);
         d.row_mut(tape.hidden.rows - 1).copy_from_slice(&head);
-        model.backward(&tape, d, &mut grads);
+        model.backward(tape, d, &mut grads);
         grads
     };
     let (all, some) = (gradients(&full), gradients(&part));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gainsay_lm::config::Family;
-use gainsay_lm::model::{Grads, Model, Packed, ParamId, Trainable};
+use gainsay_lm::model::{Grads, Keep, Model, Packed, ParamId, Trainable};
 use gainsay_lm::names;
 use gainsay_lm::sequence::Sequence;
 use gainsay_lm::train::{PairLabel, TrainPair, Weights, batch_gradient, sequence_backward};
@@ -126,11 +126,12 @@ fn policy_gradients_equal_pytorchs() {
         ] {
             let file = format!("{name}-{file}");
             let weights = model(name, adapter);
-            let batch = Packed::new(&sequences.iter().map(|s| s.tokens.as_slice()).collect::<Vec<_>>());
-            let tape = weights.model.forward_tape(&batch);
-            let mut grads = weights.zero_grads(&what);
-            sequence_backward(&weights.model, &tape, &sequences, temperature, &d_logps, &mut grads);
-            compare(&file, &grads, &gradients(&file, weights.model.backbone.config.family));
+            for keep in [Keep::Inputs, Keep::Activations] {
+                let mut grads = weights.zero_grads(&what);
+                let tape = weights.model.forward_tape(&Packed::sharing(&sequences), keep, &grads);
+                sequence_backward(&weights.model, tape, temperature, &d_logps, &mut grads);
+                compare(&file, &grads, &gradients(&file, weights.model.backbone.config.family));
+            }
         }
     }
 }

@@ -6,12 +6,16 @@ use std::ops::ControlFlow;
 
 use gainsay_core::engine::{RewardFn, ScoreItem};
 use gainsay_core::record::Answer;
+use gainsay_core::rng::Key;
 use gainsay_lm::config::Family;
 use gainsay_lm::loss::bradley_terry;
-use gainsay_lm::model::Proj;
+use gainsay_lm::model::{Adapter, Model, Proj, Trainable};
 use gainsay_lm::reward::{FeatureKind, LocalReward, RewardModel, head_product};
-use gainsay_lm::sequence::{Settings, Truncate};
-use gainsay_lm::train::{HeadInit, RewardMethod, RewardTrainOptions, RewardTrainReport, TrainEvent, train_reward};
+use gainsay_lm::sequence::{Sequence, Settings, Truncate};
+use gainsay_lm::train::{
+    HeadInit, PairLabel, RewardMethod, RewardTrainOptions, RewardTrainReport, TrainEvent, TrainPair, Weights,
+    batch_gradient, cross_validate, default_adapter, train_reward,
+};
 use gainsay_lm::{Loaded, load};
 use training_common::{pair, quiet, vowel_pairs};
 
@@ -225,4 +229,80 @@ fn rewards_are_the_heads_product_with_the_last_token_in_any_company() {
     });
     let loss = losses.sum::<f64>() / held.len() as f64;
     assert!((loss - report.epochs.last().unwrap().heldout.unwrap().loss).abs() < 1e-9);
+}
+
+#[test]
+fn a_prompt_that_both_sides_share_is_computed_once_with_the_same_gradients() {
+    let base = base();
+    for what in [Trainable::Lora, Trainable::Full] {
+        let adapter = Adapter::new(&default_adapter(Family::Llama), &base.backbone, 2);
+        let model = Model::new(base.backbone.clone(), (what == Trainable::Lora).then_some(adapter));
+        let head = (0..base.backbone.config.hidden_size).map(|i| (i % 7) as f32 * 0.1 - 0.3).collect();
+        let weights = Weights { model, head: Some(head) };
+        let side = |prompt: std::ops::Range<u32>, completion: std::ops::Range<u32>, shared| Sequence {
+            prompt_len: if shared { prompt.len() } else { 0 },
+            tokens: prompt.chain(completion).collect(),
+            truncated: false,
+        };
+        let gradients = |shared: bool, budget: usize| {
+            let pair = |p: std::ops::Range<u32>, a, b| TrainPair {
+                id: "p".into(),
+                first: side(p.clone(), a, shared),
+                second: side(p, b, shared),
+                label: PairLabel { p: 0.8, margin: 0.0 },
+                heldout: false,
+            };
+            let pairs = [pair(40..80, 65..70, 90..97), pair(60..61, 97..110, 30..32), pair(35..70, 80..110, 81..90)];
+            let mut grads = weights.zero_grads(&what);
+            let loss = batch_gradient(&weights, &pairs.iter().collect::<Vec<_>>(), 0.01, budget, &mut grads);
+            (loss, grads)
+        };
+        let (loss, apart) = gradients(false, 1000);
+        for budget in [1000, 1] {
+            let (shared_loss, shared) = gradients(true, budget);
+            assert!((loss - shared_loss).abs() < 1e-9, "{loss} {shared_loss}");
+            assert_eq!(apart.reached, shared.reached);
+            for (id, a) in &apart.by_id {
+                let b = &shared.by_id[id];
+                let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|x| f64::from(x * x)).sum::<f64>().sqrt();
+                let difference = norm(&mut a.iter().zip(b).map(|(a, b)| a - b));
+                assert!(difference <= 1e-5 * norm(&mut a.iter().copied()), "{what:?} {id:?}: {difference}");
+            }
+        }
+    }
+}
+
+#[test]
+fn cross_validation_judges_every_pair_by_a_model_that_has_not_seen_it() {
+    let pairs = vowel_pairs(120, 5);
+    for method in [RewardMethod::Head, RewardMethod::Lora] {
+        let result = cross_validate(&base(), &pairs, &options(method), 3, &mut quiet()).unwrap();
+        let accuracy = result.accuracy.unwrap();
+        assert_eq!(accuracy.n, 120);
+        assert!(accuracy.low > 0.5, "{method:?}: {accuracy:?}");
+        assert_eq!(result.by_fold.iter().map(|f| f.unwrap().n).sum::<u64>(), 120);
+        // All words have one length: the shorter is never known.
+        assert_eq!((result.baselines[0].prefers, result.baselines[0].accuracy.unwrap().estimate), ("the shorter", 0.5));
+        assert_eq!(result.baselines.len(), 3);
+    }
+    // Labels without a rule cannot be learned: what a fold's model knows, it knows from the others.
+    let mut noise = vowel_pairs(300, 6);
+    let mut coin = Key::new(3, "coin").stream();
+    for pair in &mut noise {
+        let first = coin.uniform() < 0.5;
+        pair.answer = if first { Answer::First } else { Answer::Second };
+        pair.p_first = Some(f64::from(u8::from(first)));
+    }
+    let result = cross_validate(&base(), &noise, &options(RewardMethod::Head), 5, &mut quiet()).unwrap();
+    let accuracy = result.accuracy.unwrap();
+    assert!(accuracy.low < 0.5 && accuracy.high > 0.5, "{accuracy:?}");
+}
+
+#[test]
+fn cross_validation_refuses_folds_that_it_cannot_fill() {
+    let run = |n, folds| {
+        cross_validate(&base(), &vowel_pairs(n, 5), &options(RewardMethod::Head), folds, &mut quiet()).unwrap_err()
+    };
+    assert!(run(20, 1).to_string().contains("at least 2"));
+    assert!(run(3, 50).to_string().contains("fewer folds"), "{}", run(3, 50));
 }

@@ -12,6 +12,7 @@ use gainsay_lm::merge::merged;
 use gainsay_lm::model::{Packed, Trainable};
 use gainsay_lm::reward::RewardModel;
 use gainsay_lm::save::{AdapterParts, base_reference, save_adapter, save_full, save_policy, save_reward_model};
+use gainsay_lm::sequence::Sequence;
 use gainsay_lm::train::{RewardMethod, RewardTrainOptions, train_reward};
 use gainsay_lm::weights::{hf, peft};
 use gainsay_lm::{Loaded, load, tiny};
@@ -108,9 +109,9 @@ fn a_trained_reward_model_scores_the_same_after_loading() {
         let dir = root.path().join(format!("{method:?}"));
         save_reward_model(&dir, &trained, &what, &provenance()).unwrap();
         let loaded = RewardModel::from_loaded(&load(&dir.to_string_lossy()).unwrap()).unwrap();
-        let ids: Vec<Vec<u32>> = (1..5).map(|n| (0..n * 3).map(|i| 65 + i).collect()).collect();
-        let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-        assert_eq!(trained.rewards_of(&ids), loaded.rewards_of(&ids), "{method:?}");
+        let sequence = |n: u32| Sequence { tokens: (0..n * 3).map(|i| 65 + i).collect(), prompt_len: 2, truncated: false };
+        let sequences: Vec<Sequence> = (1..5).map(sequence).collect();
+        assert_eq!(trained.rewards_of(&sequences), loaded.rewards_of(&sequences), "{method:?}");
         assert_eq!(trained.head, loaded.head);
     }
     // An adapter trained on from an adapter names the same base.

@@ -140,7 +140,7 @@ fn conflict_options(input: &Path, logp: LogpArg, scope: ScopeArg, compat: Compat
 }
 
 fn conflicts_command(args: &cli::ConflictsArgs) -> Result<()> {
-    let compat = if args.compat.is_some() { Compat::Paper } else { Compat::Standard };
+    let compat = cli::CompatArg::or_standard(args.compat);
     let options = conflict_options(&args.input, args.logp, args.scope, compat)?;
     let top = args.top.unwrap_or(if args.json { 0 } else { 3 });
     let found = conflicts::conflicts(&args.input, args.out.as_deref(), &options, top)?;
@@ -186,6 +186,7 @@ fn train_reward_command(args: &cli::TrainRewardArgs) -> Result<()> {
     models::prepare(&args.model_args)?;
     let options = train_reward::Options {
         method: args.method.into(),
+        head_init: args.head_init.into(),
         epochs: args.epochs,
         batch: args.batch,
         lr: args.lr,
@@ -195,11 +196,15 @@ fn train_reward_command(args: &cli::TrainRewardArgs) -> Result<()> {
         center: args.center,
         max_tokens: args.max_tokens,
         heldout: args.heldout,
+        folds: args.folds,
         seed: args.seed,
         dtype: args.model_args.dtype,
     };
-    let trained = train_reward::train_reward(&args.model, &args.input, &args.out, None, &options)?;
-    print_figures(args.json, &trained, json!({ "out": args.out }))
+    let (trained, folds) = train_reward::train_reward(&args.model, &args.input, &args.out, None, &options)?;
+    if let (false, Some(folds)) = (args.json, &folds) {
+        print(&train_reward::render_folds(folds))?;
+    }
+    print_figures(args.json, &trained, json!({ "out": args.out, "cross_validation": folds }))
 }
 
 fn train_policy_command(args: &cli::TrainPolicyArgs) -> Result<()> {

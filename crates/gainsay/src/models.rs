@@ -74,6 +74,7 @@ fn shared(mut backbone: Arc<Backbone>, dtype: Dtype) -> Arc<Backbone> {
     if let (Dtype::Bf16, Some(fresh)) = (dtype, Arc::get_mut(&mut backbone)) {
         fresh.set_precision(Precision::Bf16);
     }
+    backbone.pack();
     known.push((backbone.digest.clone(), dtype, Arc::downgrade(&backbone)));
     backbone
 }

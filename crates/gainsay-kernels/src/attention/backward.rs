@@ -8,15 +8,17 @@ use crate::gemm::Shared;
 use crate::gemm::micro::Tile;
 use crate::gemm::pack::{PANEL, PackedRows, heights};
 use crate::isa::{madd, vectorized};
+use crate::vector::axpy;
 
-/// Gradients of attention: `dq`, `dk` and `dv` are overwritten on the rows of
-/// the sequences `offsets[i]..offsets[i + 1]`. Scores are computed again, 32 queries at a time:
-/// with P the softmax, dV = Pᵀ dO, dP = dO Vᵀ, dS = P (dP - sum_j P dP) / sqrt(dim),
-/// dQ = dS K and dK = dSᵀ Q; query heads of a group are added in order.
+/// Gradients of attention: `dq`, `dk` and `dv` are overwritten on the rows of `spans`. A span
+/// with a prefix comes after the one whose rows that prefix is, with no span without a prefix
+/// between them. Scores are computed again, 32 queries at a time: with P the softmax,
+/// dV = Pᵀ dO, dP = dO Vᵀ, dS = P (dP - sum_j P dP) / sqrt(dim), dQ = dS K and dK = dSᵀ Q; query
+/// heads of a group, then spans that share rows, are added in order.
 #[allow(clippy::too_many_arguments)]
 pub fn attention_backward(
     shape: Heads,
-    offsets: &[usize],
+    spans: &[Span],
     q: &[f32],
     k: &[f32],
     v: &[f32],
@@ -27,32 +29,42 @@ pub fn attention_backward(
 ) {
     assert!(q.len() == d_out.len() && q.len() == dq.len());
     assert!(k.len() == v.len() && k.len() == dk.len() && k.len() == dv.len());
-    let spans = Span::whole(offsets);
+    let families: Vec<&[Span]> = spans.chunk_by(|_, next| !next.prefix.is_empty()).collect();
+    for family in &families {
+        let known = |s: &Span| s.prefix.is_empty() || s.prefix == family[0].rows;
+        assert!(family.iter().all(known), "a prefix that is not the rows of the family's first span");
+    }
     let (dq, dk, dv) = (Shared::new(dq), Shared::new(dk), Shared::new(dv));
-    (0..spans.len() * shape.kv_heads).into_par_iter().for_each(|task| {
-        let (span, kv_head) = (&spans[task / shape.kv_heads], task % shape.kv_heads);
-        let mut work = Work::new(shape, span, kv_head, k, v);
-        for head in (0..shape.group()).map(|h| kv_head * shape.group() + h) {
-            for first in (0..span.rows.len()).step_by(PANEL) {
-                let queries = first..(first + PANEL).min(span.rows.len());
-                work.block(shape, span, head, queries.clone(), q, d_out);
-                for (lane, i) in queries.enumerate() {
-                    let row = span.rows.start + i;
-                    // SAFETY: this task alone has this row's values of this head.
-                    let out = unsafe { slice(dq, row * shape.q_width() + head * shape.dim, shape.dim) };
-                    for (out, dims) in out.iter_mut().zip(work.d_queries.chunks_exact(PANEL)) {
-                        *out = dims[lane];
+    (0..families.len() * shape.kv_heads).into_par_iter().for_each(|task| {
+        let (family, kv_head) = (families[task / shape.kv_heads], task % shape.kv_heads);
+        for span in family {
+            let mut work = Work::new(shape, span, kv_head, k, v);
+            for head in (0..shape.group()).map(|h| kv_head * shape.group() + h) {
+                for first in (0..span.rows.len()).step_by(PANEL) {
+                    let queries = first..(first + PANEL).min(span.rows.len());
+                    work.block(shape, span, head, queries.clone(), q, d_out);
+                    for (lane, i) in queries.enumerate() {
+                        let row = span.rows.start + i;
+                        // SAFETY: this task alone has this row's values of this head.
+                        let out = unsafe { slice(dq, row * shape.q_width() + head * shape.dim, shape.dim) };
+                        for (out, dims) in out.iter_mut().zip(work.d_queries.chunks_exact(PANEL)) {
+                            *out = dims[lane];
+                        }
                     }
                 }
             }
-        }
-        for (i, row) in span.rows.clone().enumerate() {
-            let (from, to) = (i * shape.dim, (i + 1) * shape.dim);
-            let at = row * shape.kv_width() + kv_head * shape.dim;
-            // SAFETY: this task alone has this row's values of this key head.
-            unsafe {
-                slice(dk, at, shape.dim).copy_from_slice(&work.d_keys[from..to]);
-                slice(dv, at, shape.dim).copy_from_slice(&work.d_values[from..to]);
+            for (i, row) in span.key_rows().enumerate() {
+                let (from, to) = (i * shape.dim, (i + 1) * shape.dim);
+                let at = row * shape.kv_width() + kv_head * shape.dim;
+                // SAFETY: this task alone has the values of this key head in its family's rows.
+                let (dk, dv) = unsafe { (slice(dk, at, shape.dim), slice(dv, at, shape.dim)) };
+                if i < span.prefix.len() {
+                    axpy(1.0, &work.d_keys[from..to], dk);
+                    axpy(1.0, &work.d_values[from..to], dv);
+                } else {
+                    dk.copy_from_slice(&work.d_keys[from..to]);
+                    dv.copy_from_slice(&work.d_values[from..to]);
+                }
             }
         }
     });
@@ -89,7 +101,7 @@ struct Work {
 
 impl Work {
     fn new(shape: Heads, span: &Span, kv_head: usize, k: &[f32], v: &[f32]) -> Self {
-        let offsets: Vec<usize> = span.rows.clone().map(|row| row * shape.kv_width() + kv_head * shape.dim).collect();
+        let offsets: Vec<usize> = span.key_rows().map(|row| row * shape.kv_width() + kv_head * shape.dim).collect();
         let zeros = || vec![0.0; offsets.len() * shape.dim];
         Self {
             keys: PackedRows::gathered(k, &offsets, shape.dim),

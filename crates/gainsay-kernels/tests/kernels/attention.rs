@@ -80,6 +80,40 @@ fn a_shared_prefix_gives_the_bits_of_the_whole_sequence() {
 }
 
 #[test]
+fn gradients_through_a_shared_prefix_are_the_sums_over_its_copies() {
+    let shape = SHAPES[1];
+    let (qw, kw) = (shape.heads * shape.dim, shape.kv_heads * shape.dim);
+    let (q, k, v) = inputs(shape, 90, 1.0);
+    let d_out = noise(q.len(), 4);
+    let prompt = 0..40;
+    let spans = [
+        Span { prefix: 0..0, rows: prompt.clone() },
+        Span { prefix: prompt.clone(), rows: 40..70 },
+        Span { prefix: prompt, rows: 70..90 },
+    ];
+    let backward = |spans: &[Span], q: &[f32], k: &[f32], v: &[f32], d_out: &[f32]| {
+        let (mut dq, mut dk, mut dv) = (vec![9.0; q.len()], vec![9.0; k.len()], vec![9.0; v.len()]);
+        attention_backward(shape, spans, q, k, v, d_out, &mut dq, &mut dk, &mut dv);
+        (dq, dk, dv)
+    };
+    let (dq, dk, dv) = backward(&spans, &q, &k, &v, &d_out);
+    // Two whole sequences; what comes back through the prompt's own rows counts in the first.
+    let copies = |x: &[f32], w: usize| [&x[..70 * w], &x[..40 * w], &x[70 * w..]].concat();
+    let mut d_copies = copies(&d_out, qw);
+    d_copies[70 * qw..110 * qw].fill(0.0);
+    let whole = Span::whole(&[0, 70, 130]);
+    let (eq, ek, ev) = backward(&whole, &copies(&q, qw), &copies(&k, kw), &copies(&v, kw), &d_copies);
+    let folded = |x: &[f32], w: usize| -> Vec<f64> {
+        let second = |i: usize| if i < 40 * w { x[70 * w + i] } else { 0.0 };
+        let first = (0..70 * w).map(|i| f64::from(x[i]) + f64::from(second(i)));
+        first.chain(x[110 * w..].iter().map(|x| f64::from(*x))).collect()
+    };
+    close("dq", &dq, &folded(&eq, qw), 1e-6);
+    close("dk", &dk, &folded(&ek, kw), 1e-6);
+    close("dv", &dv, &folded(&ev, kw), 1e-6);
+}
+
+#[test]
 fn gradients_match_central_differences() {
     for shape in SHAPES {
         // The differences take time quadratic in the size of the heads.
@@ -88,7 +122,7 @@ fn gradients_match_central_differences() {
         let (q, k, v) = inputs(shape, rows, 1.0);
         let d_out = noise(q.len(), 4);
         let (mut dq, mut dk, mut dv) = (vec![9.0; q.len()], vec![9.0; k.len()], vec![9.0; v.len()]);
-        attention_backward(shape, &offsets, &q, &k, &v, &d_out, &mut dq, &mut dk, &mut dv);
+        attention_backward(shape, &Span::whole(&offsets), &q, &k, &v, &d_out, &mut dq, &mut dk, &mut dv);
         let (qw, kw) = (shape.heads * shape.dim, shape.kv_heads * shape.dim);
         let all = |q: &[f64], k: &[f64], v: &[f64]| {
             let parts = offsets.windows(2).map(|w| {

@@ -7,7 +7,7 @@ use gainsay_kernels::gemm::Precision;
 
 use super::cache::WeightCache;
 use super::params::{
-    Adapter, AdapterConfig, Backbone, Grads, Linear, LoraPair, Model, Norm, Packed, ParamId, Part, Proj, Tensor,
+    Adapter, AdapterConfig, Backbone, Grads, Linear, LoraPair, Model, Norm, ParamId, Part, Proj, Tensor,
     Trainable,
 };
 
@@ -22,41 +22,6 @@ impl Proj {
     /// Position in [`Proj::ALL`] and in [`super::Layer::linears`].
     pub fn index(self) -> usize {
         self as usize
-    }
-}
-
-impl Packed {
-    /// Lays the sequences back to back.
-    pub fn new(seqs: &[&[u32]]) -> Self {
-        let mut offsets = Vec::with_capacity(seqs.len() + 1);
-        offsets.push(0);
-        let mut tokens = Vec::with_capacity(seqs.iter().map(|s| s.len()).sum());
-        for seq in seqs {
-            tokens.extend_from_slice(seq);
-            offsets.push(tokens.len());
-        }
-        Self { tokens, offsets }
-    }
-
-    /// Number of sequences.
-    pub fn len(&self) -> usize {
-        self.offsets.len().saturating_sub(1)
-    }
-
-    /// True without sequences.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Rows of sequence `i`.
-    pub fn range(&self, i: usize) -> std::ops::Range<usize> {
-        self.offsets[i]..self.offsets[i + 1]
-    }
-
-    /// The last row of each sequence; no sequence may be empty.
-    pub fn last_rows(&self) -> Vec<usize> {
-        debug_assert!(self.offsets.windows(2).all(|w| w[0] < w[1]), "an empty sequence has no last row");
-        self.offsets.iter().skip(1).map(|end| end - 1).collect()
     }
 }
 

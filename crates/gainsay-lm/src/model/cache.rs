@@ -39,8 +39,13 @@ impl WeightCache {
 
     /// The copy of parameter `id` for `form`, made by `pack` if it is not there yet.
     pub fn get(&self, id: ParamId, form: Form, pack: impl FnOnce() -> PackedWeight) -> Arc<PackedWeight> {
-        let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        packed.entry((id, form)).or_insert_with(|| Arc::new(pack())).clone()
+        let locked = || self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = locked().get(&(id, form)) {
+            return known.clone();
+        }
+        // Not under the lock, so that several can be packed at once; the first one stays.
+        let fresh = Arc::new(pack());
+        locked().entry((id, form)).or_insert(fresh).clone()
     }
 
     /// Forgets all copies: the weights have changed.

@@ -3,56 +3,38 @@
 //! A row's values depend on its own sequence alone, bit for bit: on no other sequence of the
 //! batch, and not on the number of threads (see `gainsay_kernels`).
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use gainsay_kernels::attention::Span;
 use gainsay_kernels::rope::RopeTable;
 use gainsay_kernels::vocab::{self, Vocab, VocabGrads};
 
 use super::cache::Form;
-use super::layer::{Rows, trains_layer};
+use super::layer::{Acts, Rows, trains_layer};
 use super::ops::{Mat, rope_table};
-use super::params::{Adapter, Backbone, Grads, Model, Packed, ParamId};
+use super::packed::Packed;
+use super::params::{Adapter, Backbone, Grads, Model, ParamId};
 
-/// What a backward pass needs: the input of every layer, and the final hidden rows.
+/// What a tape keeps of the layers that the backward pass goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Their inputs; everything else is computed again, layer by layer (Chen et al. 2016,
+    /// arXiv 1604.06174).
+    Inputs,
+    /// Also what their backward pass reads.
+    Activations,
+}
+
+/// What a backward pass needs. Layers below the lowest that it goes through are not on it.
 #[derive(Clone, Debug)]
 pub struct Tape {
     /// The sequences.
     pub batch: Packed,
     /// The residual stream before each layer and after the last one.
-    pub inputs: Vec<Mat>,
-    /// After the final norm, `[tokens, hidden]`.
+    inputs: Vec<Mat>,
+    /// Per slice of the batch, per layer from the lowest; empty with [`Keep::Inputs`].
+    acts: Vec<Vec<Acts>>,
+    /// After the final norm, `[rows, hidden]`.
     pub hidden: Mat,
-}
-
-/// Tokens that go through the layers together, whole sequences: what they need fits the
-/// last-level cache. Their number changes no value.
-const SLICE_TOKENS: usize = 1024;
-
-/// Neighboring sequences of a batch.
-struct Slice {
-    /// Their rows in the batch.
-    rows: Range<usize>,
-    /// Their starts, the first one 0, and the end.
-    offsets: Vec<usize>,
-    positions: Vec<u32>,
-    spans: Vec<Span>,
-}
-
-fn slices(batch: &Packed) -> Vec<Slice> {
-    let mut out = Vec::new();
-    let mut first = 0;
-    while first < batch.len() {
-        let start = batch.offsets[first];
-        let fits = (first + 1..batch.len()).take_while(|i| batch.offsets[i + 1] - start <= SLICE_TOKENS);
-        let end = first + 1 + fits.count();
-        let offsets: Vec<usize> = batch.offsets[first..=end].iter().map(|o| o - start).collect();
-        let positions = offsets.windows(2).flat_map(|w| 0..(w[1] - w[0]) as u32).collect();
-        out.push(Slice { rows: start..batch.offsets[end], spans: Span::whole(&offsets), offsets, positions });
-        first = end;
-    }
-    out
 }
 
 impl Model {
@@ -68,8 +50,8 @@ impl Model {
 
     /// Rotary angles for the longest sequence.
     fn table(&self, batch: &Packed) -> RopeTable {
-        let longest = (0..batch.len()).map(|i| batch.range(i).len()).max();
-        rope_table(&self.backbone.config, longest.unwrap_or(0))
+        let longest = batch.positions.iter().max().map_or(0, |p| *p as usize + 1);
+        rope_table(&self.backbone.config, longest)
     }
 
     /// Embedding rows of `tokens`; every token must be below the vocabulary's size.
@@ -84,70 +66,104 @@ impl Model {
         Mat { rows: tokens.len(), cols: width, data }
     }
 
-    /// Hidden rows after the final norm, `[tokens, hidden]`.
+    /// Hidden rows after the final norm, `[rows, hidden]`.
     pub fn hidden(&self, batch: &Packed) -> Mat {
         self.norm(&self.backbone.final_norm, &self.hidden_at(batch, self.backbone.layers.len()))
     }
 
     /// The residual stream after the first `layer` layers (0: the embeddings), before any final
-    /// norm.
+    /// norm, `[rows, hidden]`.
     pub fn hidden_at(&self, batch: &Packed, layer: usize) -> Mat {
         let table = self.table(batch);
-        let mut out = Mat { rows: batch.tokens.len(), cols: self.backbone.config.hidden_size, data: Vec::new() };
-        for slice in slices(batch) {
-            let rows = Rows { positions: &slice.positions, table: &table };
-            let x = self.embed(&batch.tokens[slice.rows]);
-            let x = (0..layer).fold(x, |x, l| self.layer(l, &rows, &slice.spans, &x).0);
-            out.data.extend_from_slice(&x.data);
+        let mut out = Mat { rows: 0, cols: self.backbone.config.hidden_size, data: Vec::new() };
+        for (range, spans) in batch.slices() {
+            let rows = Rows { positions: &batch.positions[range.clone()], table: &table };
+            let x = self.embed(&batch.tokens[range]);
+            out.append(&(0..layer).fold(x, |x, l| self.layer(l, &rows, &spans, &x).0));
         }
         out
     }
 
-    /// As [`Model::hidden`], keeping what [`Model::backward`] needs.
-    pub fn forward_tape(&self, batch: &Packed) -> Tape {
+    /// The lowest layer that a backward pass to the parameters in `grads` goes through.
+    fn lowest(&self, grads: &Grads) -> Option<usize> {
+        let lowest = (0..self.backbone.layers.len()).find(|l| trains_layer(grads, *l));
+        if grads.trains(ParamId::Embed) { Some(0) } else { lowest }
+    }
+
+    /// Bytes of a tape of `rows` rows, about.
+    pub fn tape_bytes(&self, rows: usize, keep: Keep, grads: &Grads) -> usize {
+        let config = &self.backbone.config;
+        let layers = config.num_layers - self.lowest(grads).unwrap_or(config.num_layers);
+        let kept = match keep {
+            Keep::Inputs => config.hidden_size,
+            Keep::Activations => config.hidden_size + Acts::width(config),
+        };
+        4 * rows * (layers * kept + 2 * config.hidden_size)
+    }
+
+    /// The most that a tape of `rows` rows can keep within `bytes`; inputs where nothing fits.
+    pub fn keep_within(&self, bytes: usize, rows: usize, grads: &Grads) -> Keep {
+        if self.tape_bytes(rows, Keep::Activations, grads) <= bytes { Keep::Activations } else { Keep::Inputs }
+    }
+
+    /// As [`Model::hidden`], keeping what [`Model::backward`] needs to reach the parameters in
+    /// `grads`.
+    pub fn forward_tape(&self, batch: &Packed, keep: Keep, grads: &Grads) -> Tape {
         let (layers, cols) = (self.backbone.layers.len(), self.backbone.config.hidden_size);
+        let lowest = self.lowest(grads).unwrap_or(layers);
         let table = self.table(batch);
-        let room = || Vec::with_capacity(batch.tokens.len() * cols);
-        let mut inputs: Vec<Mat> = (0..=layers).map(|_| Mat { rows: batch.tokens.len(), cols, data: room() }).collect();
-        for slice in slices(batch) {
-            let rows = Rows { positions: &slice.positions, table: &table };
-            let mut x = self.embed(&batch.tokens[slice.rows]);
-            for (l, input) in inputs.iter_mut().enumerate() {
-                input.data.extend_from_slice(&x.data);
-                if l < layers {
-                    x = self.layer(l, &rows, &slice.spans, &x).0;
+        let mut inputs: Vec<Mat> = (0..=layers).map(|_| Mat { rows: 0, cols, data: Vec::new() }).collect();
+        let mut kept = Vec::new();
+        for (range, spans) in batch.slices() {
+            let rows = Rows { positions: &batch.positions[range.clone()], table: &table };
+            let mut x = self.embed(&batch.tokens[range]);
+            let mut of_slice = Vec::new();
+            for (l, input) in inputs.iter_mut().enumerate().take(layers) {
+                if l < lowest {
+                    x = self.layer(l, &rows, &spans, &x).0;
+                    continue;
                 }
+                input.append(&x);
+                if keep == Keep::Inputs {
+                    x = self.layer(l, &rows, &spans, &x).0;
+                    continue;
+                }
+                let mut acts = self.acts(l, &rows, &spans, &x);
+                x = self.output(l, &x, &acts);
+                acts.drop_cheap();
+                of_slice.push(acts);
             }
+            inputs[layers].append(&x);
+            kept.push(of_slice);
         }
         let hidden = self.norm(&self.backbone.final_norm, &inputs[layers]);
-        Tape { batch: batch.clone(), inputs, hidden }
+        Tape { batch: batch.clone(), inputs, acts: kept, hidden }
     }
 
     /// Adds to `grads` the gradients that `d_hidden`, the gradient of the final hidden rows,
-    /// sends to the parameters in `grads`. Each layer is computed once more from its input.
-    /// Parameters that are not in `grads` cost no work, and nothing is computed below the
-    /// lowest layer that has one in it.
-    pub fn backward(&self, tape: &Tape, d_hidden: Mat, grads: &mut Grads) {
+    /// sends to the parameters in `grads`, which are those that the tape was made for. Other
+    /// parameters cost no work, and nothing is computed below the lowest layer that has one.
+    pub fn backward(&self, tape: Tape, d_hidden: Mat, grads: &mut Grads) {
         let layers = self.backbone.layers.len();
-        let embedding = grads.trains(ParamId::Embed);
-        let lowest = if embedding { Some(0) } else { (0..layers).find(|l| trains_layer(grads, *l)) };
+        let lowest = self.lowest(grads);
         let mut d = Mat::zeros(d_hidden.rows, d_hidden.cols);
-        let need = lowest.is_some();
         let norm = &self.backbone.final_norm;
-        self.norm_backward(norm, ParamId::FinalNorm, &tape.inputs[layers], &d_hidden, need.then_some(&mut d), grads);
+        let through = lowest.is_some().then_some(&mut d);
+        self.norm_backward(norm, ParamId::FinalNorm, &tape.inputs[layers], &d_hidden, through, grads);
         let Some(lowest) = lowest else { return };
         let table = self.table(&tape.batch);
-        for slice in slices(&tape.batch) {
-            let rows = Rows { positions: &slice.positions, table: &table };
-            let mut d = d.slice(slice.rows.clone());
+        for ((range, spans), mut kept) in tape.batch.slices().into_iter().zip(tape.acts) {
+            let rows = Rows { positions: &tape.batch.positions[range.clone()], table: &table };
+            let mut d = d.slice(range.clone());
             for l in (lowest..layers).rev() {
-                let x = tape.inputs[l].slice(slice.rows.clone());
-                let mut acts = self.acts(l, &rows, &slice.spans, &x);
-                let need_input = l > lowest || embedding;
-                self.layer_backward(l, &rows, &slice.offsets, &x, &mut acts, &mut d, need_input, grads);
+                let x = tape.inputs[l].slice(range.clone());
+                let mut acts = kept.pop().unwrap_or_else(|| self.acts(l, &rows, &spans, &x));
+                self.restore(l, &x, &mut acts, grads);
+                let need_input = l > lowest || grads.trains(ParamId::Embed);
+                self.layer_backward(l, &rows, &spans, &x, &mut acts, &mut d, need_input, grads);
             }
             if let Some(sum) = grads.get_mut(ParamId::Embed) {
-                vocab::add_rows_by_id(&d.data, &tape.batch.tokens[slice.rows], d.cols, sum);
+                vocab::add_rows_by_id(&d.data, &tape.batch.tokens[range], d.cols, sum);
             }
         }
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use gainsay_kernels::attention::{DecodeScratch, Span, decode_attention};
+use gainsay_kernels::attention::{DecodeScratch, decode_attention};
 use gainsay_kernels::gemm::{Left, matmul};
 use gainsay_kernels::rope::RopeTable;
 use rayon::prelude::*;
@@ -16,7 +16,8 @@ use super::cache::Form;
 use super::kv::KvCache;
 use super::layer::Rows;
 use super::ops::{Mat, rope_table};
-use super::params::{Model, Packed};
+use super::packed::Packed;
+use super::params::Model;
 use super::sampler::pick;
 
 /// One sampled completion.
@@ -189,9 +190,8 @@ impl Batch<'_> {
         let sequences: Vec<&[u32]> = requests.iter().map(|r| prompts[*r]).collect();
         assert!(sequences.iter().all(|s| !s.is_empty()), "a prompt needs at least one token");
         let batch = Packed::new(&sequences);
-        let positions: Vec<u32> = sequences.iter().flat_map(|s| 0..s.len() as u32).collect();
-        let rows = Rows { positions: &positions, table: &self.table };
-        let spans = Span::whole(&batch.offsets);
+        let rows = Rows { positions: &batch.positions, table: &self.table };
+        let spans = batch.spans();
         let layers = model.backbone.layers.len();
         let new_cache = |s: &&[u32]| KvCache::new(model.heads(), layers, s.len());
         let mut caches: Vec<KvCache> = sequences.iter().map(new_cache).collect();

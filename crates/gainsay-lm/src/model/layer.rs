@@ -5,6 +5,7 @@ use gainsay_kernels::rope::{RopeTable, rope};
 use gainsay_kernels::{activation, vector};
 
 use super::ops::{Mat, kernel};
+use crate::config::ModelConfig;
 use super::params::{Grads, Model, Norm, ParamId, Part, Proj};
 
 /// What all layers of one pass share.
@@ -16,6 +17,7 @@ pub(super) struct Rows<'a> {
 }
 
 /// Queries, keys and values of some rows, after the head norms and the rotation.
+#[derive(Clone, Debug)]
 pub(super) struct Qkv {
     pub q: Mat,
     pub k: Mat,
@@ -27,8 +29,9 @@ pub(super) struct Qkv {
 }
 
 /// What the backward pass of a layer reads.
+#[derive(Clone, Debug)]
 pub(super) struct Acts {
-    attn_in: Mat,
+    attn_in: Option<Mat>,
     qkv: Qkv,
     mixed: Mat,
     /// After attention; `None` where both parts read the layer's input.
@@ -36,11 +39,25 @@ pub(super) struct Acts {
     mlp: Mlp,
 }
 
+#[derive(Clone, Debug)]
 struct Mlp {
-    input: Mat,
+    input: Option<Mat>,
     gate: Option<Mat>,
     up: Mat,
-    act: Mat,
+    act: Option<Mat>,
+}
+
+impl Acts {
+    /// Values a row, about, after [`Acts::drop_cheap`].
+    pub fn width(config: &ModelConfig) -> usize {
+        let heads = (2 * config.num_heads + 2 * config.num_kv_heads) * config.head_dim;
+        heads + config.hidden_size + 2 * config.intermediate_size
+    }
+
+    /// Forgets what [`Model::restore`] can make again from the rest at little cost.
+    pub fn drop_cheap(&mut self) {
+        (self.attn_in, self.mlp.input, self.mlp.act) = (None, None, None);
+    }
 }
 
 impl Model {
@@ -85,12 +102,8 @@ impl Model {
         } else {
             (None, self.linear(l, Proj::Up, &input))
         };
-        let mut act = Mat::zeros(up.rows, up.cols);
-        match &gate {
-            Some(gate) => activation::gated(kind, &gate.data, &up.data, &mut act.data),
-            None => activation::activate(kind, &up.data, &mut act.data),
-        }
-        Mlp { input, gate, up, act }
+        let act = activated(kind, gate.as_ref(), &up);
+        Mlp { input: Some(input), gate, up, act: Some(act) }
     }
 
     pub(super) fn attention_input(&self, l: usize, x: &Mat) -> Mat {
@@ -117,8 +130,20 @@ impl Model {
         let mut out = self.add_attention(l, x, mixed);
         let parallel = self.backbone.config.parallel_residual;
         let input = self.norm(&self.backbone.layers[l].mlp_norm, if parallel { x } else { &out });
-        let result = self.linear(l, Proj::Down, &self.mlp(l, input).act);
-        vector::add(&mut out.data, &result.data);
+        self.add_mlp(l, &self.mlp(l, input), &mut out);
+        out
+    }
+
+    /// out += the MLP's last projection.
+    fn add_mlp(&self, l: usize, mlp: &Mlp, out: &mut Mat) {
+        let result = mlp.act.as_ref().map(|act| self.linear(l, Proj::Down, act));
+        vector::add(&mut out.data, &result.expect("forgotten only after this").data);
+    }
+
+    /// The layer's output from its input `x` and all of its activations.
+    pub(super) fn output(&self, l: usize, x: &Mat, acts: &Acts) -> Mat {
+        let mut out = acts.middle.clone().unwrap_or_else(|| self.add_attention(l, x, &acts.mixed));
+        self.add_mlp(l, &acts.mlp, &mut out);
         out
     }
 
@@ -134,7 +159,23 @@ impl Model {
         let (qkv, mixed) = self.attend(l, rows, spans, &attn_in);
         let middle = (!self.backbone.config.parallel_residual).then(|| self.add_attention(l, x, &mixed));
         let input = self.norm(&self.backbone.layers[l].mlp_norm, middle.as_ref().unwrap_or(x));
-        Acts { attn_in, qkv, mixed, middle, mlp: self.mlp(l, input) }
+        Acts { attn_in: Some(attn_in), qkv, mixed, middle, mlp: self.mlp(l, input) }
+    }
+
+    /// Makes again what was forgotten and the gradients of the parameters in `grads` read.
+    pub(super) fn restore(&self, l: usize, x: &Mat, acts: &mut Acts, grads: &Grads) {
+        let trains = |projs: &[Proj]| projs.iter().any(|p| trains_linear(grads, l, *p));
+        if acts.attn_in.is_none() && trains(&[Proj::Q, Proj::K, Proj::V, Proj::Qkv]) {
+            acts.attn_in = Some(self.attention_input(l, x));
+        }
+        let mlp = &mut acts.mlp;
+        if mlp.input.is_none() && trains(&[Proj::Gate, Proj::Up]) {
+            let input = acts.middle.as_ref().unwrap_or(x);
+            mlp.input = Some(self.norm(&self.backbone.layers[l].mlp_norm, input));
+        }
+        if mlp.act.is_none() && trains(&[Proj::Down]) {
+            mlp.act = Some(activated(kernel(self.backbone.config.activation), mlp.gate.as_ref(), &mlp.up));
+        }
     }
 
     /// Adds the layer's parameter gradients to `grads`; turns `d`, the gradient of the output,
@@ -145,7 +186,7 @@ impl Model {
         &self,
         l: usize,
         rows: &Rows,
-        offsets: &[usize],
+        spans: &[Span],
         x: &Mat,
         acts: &mut Acts,
         d: &mut Mat,
@@ -161,8 +202,8 @@ impl Model {
         }
         if attention {
             let d_attn = match &d_out {
-                Some(d_out) => self.attention_part_backward(l, rows, offsets, acts, d_out, need_input, grads),
-                None => self.attention_part_backward(l, rows, offsets, acts, d, need_input, grads),
+                Some(d_out) => self.attention_part_backward(l, rows, spans, acts, d_out, need_input, grads),
+                None => self.attention_part_backward(l, rows, spans, acts, d, need_input, grads),
             };
             let norm = &self.backbone.layers[l].attn_norm;
             self.norm_backward(norm, |p| ParamId::AttnNorm(l, p), x, &d_attn, need_input.then_some(d), grads);
@@ -176,21 +217,22 @@ impl Model {
         let norm_id = |p| ParamId::MlpNorm(l, p);
         let need_norm = through || grads.trains(norm_id(Part::Weight)) || grads.trains(norm_id(Part::Bias));
         let need_act = need_norm || [Proj::Gate, Proj::Up].iter().any(|p| trains_linear(grads, l, *p));
-        let mut d_act = Mat::zeros(mlp.act.rows, mlp.act.cols);
-        self.linear_backward(l, Proj::Down, &mlp.act, d, need_act.then_some(&mut d_act), grads);
+        let mut d_act = Mat::zeros(mlp.up.rows, mlp.up.cols);
+        self.linear_backward(l, Proj::Down, mlp.act.as_ref(), d, need_act.then_some(&mut d_act), grads);
         if !need_act {
             return;
         }
-        let mut d_in = Mat::zeros(mlp.input.rows, mlp.input.cols);
+        let mut d_in = Mat::zeros(x.rows, x.cols);
+        let input = mlp.input.as_ref();
         match &mut mlp.gate {
             Some(gate) => {
                 activation::gated_backward(kind, &mut gate.data, &mut mlp.up.data, &d_act.data);
-                self.linear_backward(l, Proj::Gate, &mlp.input, gate, need_norm.then_some(&mut d_in), grads);
-                self.linear_backward(l, Proj::Up, &mlp.input, &mlp.up, need_norm.then_some(&mut d_in), grads);
+                self.linear_backward(l, Proj::Gate, input, gate, need_norm.then_some(&mut d_in), grads);
+                self.linear_backward(l, Proj::Up, input, &mlp.up, need_norm.then_some(&mut d_in), grads);
             }
             None => {
                 activation::activate_backward(kind, &mlp.up.data, &mut d_act.data);
-                self.linear_backward(l, Proj::Up, &mlp.input, &d_act, need_norm.then_some(&mut d_in), grads);
+                self.linear_backward(l, Proj::Up, input, &d_act, need_norm.then_some(&mut d_in), grads);
             }
         }
         if need_norm {
@@ -206,7 +248,7 @@ impl Model {
         &self,
         l: usize,
         rows: &Rows,
-        offsets: &[usize],
+        spans: &[Span],
         acts: &Acts,
         d: &Mat,
         need_input: bool,
@@ -218,8 +260,9 @@ impl Model {
         let projections = [Proj::Q, Proj::K, Proj::V, Proj::Qkv].iter().any(|p| trains_linear(grads, l, *p));
         let need_mixed = need_norm || heads || projections;
         let mut d_mixed = Mat::zeros(acts.mixed.rows, acts.mixed.cols);
-        self.linear_backward(l, Proj::O, &acts.mixed, d, need_mixed.then_some(&mut d_mixed), grads);
-        let mut d_in = Mat::zeros(acts.attn_in.rows, acts.attn_in.cols);
+        self.linear_backward(l, Proj::O, Some(&acts.mixed), d, need_mixed.then_some(&mut d_mixed), grads);
+        let mut d_in = Mat::zeros(d.rows, d.cols);
+        let attn_in = acts.attn_in.as_ref();
         if !need_mixed {
             return d_in;
         }
@@ -229,7 +272,7 @@ impl Model {
         let shape = self.heads();
         attention_backward(
             shape,
-            offsets,
+            spans,
             &q.data,
             &k.data,
             &v.data,
@@ -245,10 +288,10 @@ impl Model {
         let dk = self.head_norm_backward(layer.k_norm.as_ref(), ParamId::KNorm(l), raw_k.as_ref(), dk, grads);
         if self.has(l, Proj::Qkv) {
             let d_qkv = join_heads(&dq, &dk, &dv, shape.dim);
-            self.linear_backward(l, Proj::Qkv, &acts.attn_in, &d_qkv, need_norm.then_some(&mut d_in), grads);
+            self.linear_backward(l, Proj::Qkv, attn_in, &d_qkv, need_norm.then_some(&mut d_in), grads);
         } else {
             for (proj, dy) in [(Proj::Q, dq), (Proj::K, dk), (Proj::V, dv)] {
-                self.linear_backward(l, proj, &acts.attn_in, &dy, need_norm.then_some(&mut d_in), grads);
+                self.linear_backward(l, proj, attn_in, &dy, need_norm.then_some(&mut d_in), grads);
             }
         }
         d_in
@@ -269,6 +312,16 @@ impl Model {
         self.norm_backward(norm, |_| id, raw, &dy, Some(&mut dx), grads);
         dx
     }
+}
+
+/// The MLP's rows before its last projection.
+fn activated(kind: activation::Activation, gate: Option<&Mat>, up: &Mat) -> Mat {
+    let mut act = Mat::zeros(up.rows, up.cols);
+    match gate {
+        Some(gate) => activation::gated(kind, &gate.data, &up.data, &mut act.data),
+        None => activation::activate(kind, &up.data, &mut act.data),
+    }
+    act
 }
 
 fn trains_linear(grads: &Grads, l: usize, proj: Proj) -> bool {

@@ -7,14 +7,16 @@ pub mod generate;
 mod kv;
 mod layer;
 pub mod ops;
+pub mod packed;
 pub mod params;
 mod sampler;
 
-pub use forward::Tape;
+pub use forward::{Keep, Tape};
 pub use gainsay_kernels::gemm::Precision;
 pub use generate::{GenOptions, Generated, generate};
 pub use ops::Mat;
+pub use packed::Packed;
 pub use params::{
-    Adapter, AdapterConfig, Backbone, Grads, Layer, Linear, LoraPair, Model, Norm, Packed, ParamId, Part, Proj, Tensor,
+    Adapter, AdapterConfig, Backbone, Grads, Layer, Linear, LoraPair, Model, Norm, ParamId, Part, Proj, Tensor,
     Trainable,
 };

@@ -4,6 +4,7 @@ use gainsay_kernels::activation::Activation as Kernel;
 use gainsay_kernels::gemm::{Left, PackedWeight, Precision, matmul, products};
 use gainsay_kernels::rope::RopeTable;
 use gainsay_kernels::{norm, vector};
+use rayon::prelude::*;
 
 use super::cache::Form;
 use super::params::{Backbone, Grads, LoraPair, Model, Norm, ParamId, Part, Proj};
@@ -42,6 +43,13 @@ impl Mat {
         Self { rows: range.len(), cols: self.cols, data }
     }
 
+    /// Adds rows of the same width below.
+    pub fn append(&mut self, rows: &Mat) {
+        debug_assert_eq!(self.cols, rows.cols);
+        self.data.extend_from_slice(&rows.data);
+        self.rows += rows.rows;
+    }
+
     /// The named rows, in that order.
     pub fn gather(&self, rows: &[usize]) -> Self {
         let mut data = Vec::with_capacity(rows.len() * self.cols);
@@ -68,6 +76,15 @@ fn times_transposed(x: &Mat, factor: &super::Tensor, scale: f32) -> Mat {
 }
 
 impl Backbone {
+    /// Packs every matrix for the forward products now, in parallel, rather than at first use.
+    pub fn pack(&self) {
+        let ids: Vec<ParamId> = (0..self.layers.len())
+            .flat_map(|l| self.layers[l].projections().map(move |(proj, _)| ParamId::Linear(l, proj, Part::Weight)))
+            .chain([self.unembedding().0])
+            .collect();
+        ids.into_par_iter().for_each(|id| drop(self.packed(id, Form::Transposed)));
+    }
+
     /// The packed copy of matrix `id` for products with it.
     pub(super) fn packed(&self, id: ParamId, form: Form) -> std::sync::Arc<PackedWeight> {
         self.cache.get(id, form, || {
@@ -126,19 +143,21 @@ impl Model {
 
     /// Adds the gradients of [`Model::linear`] to `grads` where it trains them, and to `dx`
     /// where given. With s = alpha / rank and e = s dy B: dW += dyᵀ x, db += sum of dy,
-    /// dA += eᵀ x, dB += s dyᵀ (x Aᵀ), dx += dy W + e A.
+    /// dA += eᵀ x, dB += s dyᵀ (x Aᵀ), dx += dy W + e A. `x` is read only where it trains
+    /// something; dW has the precision of the weights' products.
     pub(super) fn linear_backward(
         &self,
         layer: usize,
         proj: Proj,
-        x: &Mat,
+        x: Option<&Mat>,
         dy: &Mat,
         mut dx: Option<&mut Mat>,
         grads: &mut Grads,
     ) {
         let id = ParamId::Linear(layer, proj, Part::Weight);
         if let Some(sum) = grads.get_mut(id) {
-            let right = PackedWeight::plain(&x.data, x.rows, x.cols, Precision::F32);
+            let x = x.expect(INPUT_OF_TRAINED);
+            let right = PackedWeight::plain(&x.data, x.rows, x.cols, self.backbone.cache.precision());
             matmul(dy.cols, &dy.data, Left::Columns, &right, sum, true);
         }
         if let Some(sum) = grads.get_mut(ParamId::Linear(layer, proj, Part::Bias)) {
@@ -189,11 +208,14 @@ impl Model {
     }
 }
 
+/// [`Model::restore`] sees to it.
+const INPUT_OF_TRAINED: &str = "the input of a projection that is trained is there";
+
 fn lora_backward(
     pair: &LoraPair,
     scale: f32,
     (layer, proj): (usize, Proj),
-    x: &Mat,
+    x: Option<&Mat>,
     dy: &Mat,
     dx: Option<&mut Mat>,
     grads: &mut Grads,
@@ -214,6 +236,7 @@ fn lora_backward(
     );
     vector::scale(&mut low.data, scale);
     if let Some(sum) = grads.get_mut(id_a) {
+        let x = x.expect(INPUT_OF_TRAINED);
         matmul(
             rank,
             &low.data,
@@ -224,11 +247,11 @@ fn lora_backward(
         );
     }
     if let Some(sum) = grads.get_mut(id_b) {
-        let down = times_transposed(x, &pair.a, scale);
-        matmul(out, &dy.data, Left::Columns, &PackedWeight::plain(&down.data, x.rows, rank, Precision::F32), sum, true);
+        let down = times_transposed(x.expect(INPUT_OF_TRAINED), &pair.a, scale);
+        matmul(out, &dy.data, Left::Columns, &PackedWeight::plain(&down.data, dy.rows, rank, Precision::F32), sum, true);
     }
     if let Some(dx) = dx {
-        let a = PackedWeight::plain(&pair.a.data, rank, x.cols, Precision::F32);
+        let a = PackedWeight::plain(&pair.a.data, rank, dx.cols, Precision::F32);
         matmul(dy.rows, &low.data, Left::Rows, &a, &mut dx.data, true);
     }
 }

@@ -137,15 +137,6 @@ pub struct Model {
     pub adapter: Option<Adapter>,
 }
 
-/// Sequences laid back to back, without padding; positions start at 0 in each.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Packed {
-    /// All tokens.
-    pub tokens: Vec<u32>,
-    /// Sequence `i` is `tokens[offsets[i]..offsets[i + 1]]`; the first entry is 0.
-    pub offsets: Vec<usize>,
-}
-
 /// Weight or bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {

@@ -40,22 +40,20 @@ pub fn pair_accuracy(labels: &[PairLabel], rewards: &[(f64, f64)]) -> Option<Int
 
 /// Rewards of both sides of each pair.
 pub(crate) fn rewards(model: &Model, head: &[f32], pairs: &[&TrainPair], batch_tokens: usize) -> Vec<(f64, f64)> {
-    let lengths: Vec<usize> = pairs.iter().map(|p| p.tokens()).collect();
+    let lengths: Vec<usize> = pairs.iter().map(|p| p.rows()).collect();
     let mut out = Vec::with_capacity(pairs.len());
     for range in micro_batches(&lengths, batch_tokens) {
-        let batch = pack(&pairs[range]);
-        let hidden = model.hidden(&batch);
-        let values: Vec<f64> = batch.last_rows().iter().map(|&row| head_product(hidden.row(row), head)).collect();
+        let packed = pack(&pairs[range]);
+        let hidden = model.hidden(&packed);
+        let values: Vec<f64> = packed.last_rows().iter().map(|&row| head_product(hidden.row(row), head)).collect();
         out.extend(values.chunks_exact(2).map(|pair| (pair[0], pair[1])));
     }
     out
 }
 
-/// Both sides of each pair, one after the other.
+/// Both sides of each pair, one after the other, their prompt once.
 pub(crate) fn pack(pairs: &[&TrainPair]) -> Packed {
-    let sides: Vec<&[u32]> =
-        pairs.iter().flat_map(|p| [p.first.tokens.as_slice(), p.second.tokens.as_slice()]).collect();
-    Packed::new(&sides)
+    Packed::sharing(pairs.iter().flat_map(|p| [&p.first, &p.second]))
 }
 
 /// Figures of rewards against labels; `None` without pairs. The loss has the centering term.

@@ -1,5 +1,6 @@
 //! Training: reward models from preferences, policies from rewards.
 
+mod cross_validate;
 mod evaluate;
 pub mod head_fit;
 mod linalg;
@@ -10,6 +11,7 @@ mod weights;
 
 use serde::Serialize;
 
+pub use cross_validate::{Baseline, CrossValidation, cross_validate, fold_of};
 pub use evaluate::{Heldout, pair_accuracy};
 pub use head_fit::{HeadFit, HeadFitOptions, PairLabel, fit_head};
 pub use pairs::{PairCounts, TrainPair, is_heldout, prepare_pairs};
@@ -27,6 +29,13 @@ use crate::model::{AdapterConfig, Proj};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum TrainEvent {
+    /// Completions of pairs have gone through the base model.
+    Features {
+        /// So many.
+        done: usize,
+        /// Of so many.
+        total: usize,
+    },
     /// A reward model took an optimizer step.
     RewardStep(RewardStep),
     /// A reward model has seen all its pairs once more.

@@ -29,6 +29,12 @@ impl TrainPair {
     pub fn tokens(&self) -> usize {
         self.first.tokens.len() + self.second.tokens.len()
     }
+
+    /// Rows of both sides when they go through the model together.
+    pub(crate) fn rows(&self) -> usize {
+        let shared = if self.first.prompt() == self.second.prompt() { self.first.prompt_len } else { 0 };
+        self.tokens() - shared
+    }
 }
 
 /// What became of the records.

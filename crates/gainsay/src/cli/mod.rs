@@ -4,6 +4,7 @@ mod train;
 
 use std::path::PathBuf;
 
+use gainsay_core::conflict::Compat;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
@@ -205,6 +206,16 @@ pub enum CompatArg {
     Paper,
 }
 
+impl CompatArg {
+    /// The conventions asked for; Gainsay's own without the flag.
+    pub fn or_standard(arg: Option<Self>) -> Compat {
+        match arg {
+            Some(Self::Paper) => Compat::Paper,
+            None => Compat::Standard,
+        }
+    }
+}
+
 /// Which log-prob is ranked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogpArg {
@@ -270,6 +281,9 @@ pub struct SelectArgs {
     /// Least |PACS| of a completion
     #[arg(long, default_value_t = 1.0)]
     pub delta: f64,
+    /// Take prompts by mean |PACS| > delta, as the published scripts do
+    #[arg(long, value_enum)]
+    pub compat: Option<CompatArg>,
     /// Which pairs of a prompt: spread, extreme, selected or all
     #[arg(long, default_value = "spread", value_name = "RULE")]
     pub pairs: String,

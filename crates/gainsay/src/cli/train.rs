@@ -36,6 +36,24 @@ impl From<RewardMethod> for gainsay_lm::train::RewardMethod {
     }
 }
 
+/// Where a new head starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HeadInit {
+    /// At the optimum for the untrained model.
+    Fitted,
+    /// At zero.
+    Zero,
+}
+
+impl From<HeadInit> for gainsay_lm::train::HeadInit {
+    fn from(init: HeadInit) -> Self {
+        match init {
+            HeadInit::Fitted => Self::Fitted,
+            HeadInit::Zero => Self::Zero,
+        }
+    }
+}
+
 /// `gainsay train reward`.
 #[derive(Args, Debug)]
 pub struct TrainRewardArgs {
@@ -51,6 +69,9 @@ pub struct TrainRewardArgs {
     /// What is trained
     #[arg(long, value_enum, default_value = "lora")]
     pub method: RewardMethod,
+    /// Where a new head starts: at its optimum for the untrained model, or at zero
+    #[arg(long, value_enum, default_value = "fitted")]
+    pub head_init: HeadInit,
     /// Passes over the pairs
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub epochs: usize,
@@ -78,6 +99,9 @@ pub struct TrainRewardArgs {
     /// Share of the pairs that is held out
     #[arg(long, default_value_t = 0.1)]
     pub heldout: f64,
+    /// Also judge every pair by a model trained on the other folds, before the training proper
+    #[arg(long, value_name = "K")]
+    pub folds: Option<usize>,
     /// Run seed
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

@@ -8,7 +8,7 @@ use gainsay_core::files;
 use gainsay_core::record::PromptRecord;
 use gainsay_core::select::{self, SelectOptions, SelectionStats};
 
-use crate::cli::SelectArgs;
+use crate::cli::{CompatArg, SelectArgs};
 use crate::error::{Error, Result};
 use crate::progress::Figures;
 
@@ -22,6 +22,7 @@ pub fn options(args: &SelectArgs) -> Result<SelectOptions> {
         tau_k: args.tau_k,
         delta: args.delta,
         pairs: args.pairs.parse().map_err(Error::Input)?,
+        compat: CompatArg::or_standard(args.compat),
         seed: args.seed,
         rso_beta: args.beta,
         ..SelectOptions::new(strategy, args.budget)

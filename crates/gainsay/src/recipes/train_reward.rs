@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use gainsay_core::files;
 use gainsay_core::record::PreferenceRecord;
+use gainsay_core::stats::Interval;
 use gainsay_lm::LmError;
 use gainsay_lm::config::ModelConfig;
 use gainsay_lm::model::{AdapterConfig, Trainable};
 use gainsay_lm::save::{Provenance, save_reward_model};
-use gainsay_lm::train::{self, RewardMethod, RewardTrainOptions, RewardTrainReport, TrainEvent};
+use gainsay_lm::train::{self, CrossValidation, HeadInit, RewardMethod, RewardTrainOptions, RewardTrainReport, TrainEvent};
 use serde_json::json;
 
 use crate::cli::Dtype;
@@ -25,6 +26,8 @@ use crate::run::recipe::Recipe;
 pub struct Options {
     /// What is trained.
     pub method: RewardMethod,
+    /// Where a new head starts.
+    pub head_init: HeadInit,
     /// Passes over the pairs.
     pub epochs: usize,
     /// Pairs an optimizer step.
@@ -43,6 +46,8 @@ pub struct Options {
     pub max_tokens: usize,
     /// Share of the prompts whose pairs are held out.
     pub heldout: f64,
+    /// Folds of a cross-validation before the training; `None` for none.
+    pub folds: Option<usize>,
     /// Run seed.
     pub seed: u64,
     /// Number format of products with the weights.
@@ -60,6 +65,7 @@ impl Options {
         };
         Self {
             method,
+            head_init: HeadInit::Fitted,
             epochs: wanted.epochs,
             batch: wanted.batch,
             lr: Some(wanted.lr),
@@ -69,6 +75,7 @@ impl Options {
             center: wanted.center,
             max_tokens: wanted.max_tokens,
             heldout: 0.0,
+            folds: None,
             seed: recipe.seed,
             dtype: recipe.dtype,
         }
@@ -77,6 +84,7 @@ impl Options {
     fn resolve(&self, config: &ModelConfig) -> RewardTrainOptions {
         let mut options = RewardTrainOptions::new(self.method, config.family);
         options.adapter = adapter(options.adapter, self.rank, self.alpha, self.last_layers, config.num_layers);
+        options.head_init = self.head_init;
         options.epochs = self.epochs as u32;
         options.batch_pairs = self.batch;
         options.lr = self.lr.unwrap_or(options.lr);
@@ -100,8 +108,9 @@ pub fn adapter(
     AdapterConfig { rank, alpha, layers, ..default }
 }
 
-/// Trains a reward model on the preferences of several files and saves it in `out`; with
-/// `report` also writes the training report without its wall-clock values.
+/// Trains a reward model on the preferences of several files and saves it in `out`, after a
+/// cross-validation where the options ask for one; with `report` also writes the training report
+/// without its wall-clock values.
 ///
 /// # Errors
 /// Files or models that cannot be read, no usable pair, a loss that is not finite, Ctrl-C.
@@ -111,7 +120,7 @@ pub fn train_reward(
     out: &Path,
     report: Option<&Path>,
     options: &Options,
-) -> Result<Figures> {
+) -> Result<(Figures, Option<CrossValidation>)> {
     let mut pairs: Vec<PreferenceRecord> = Vec::new();
     for path in inputs {
         pairs.extend(files::read_preferences(path)?);
@@ -119,9 +128,15 @@ pub fn train_reward(
     let base = models::load(from, options.dtype)?;
     let identity = base.identity.clone();
     let resolved = options.resolve(&base.backbone.config);
+    let folds = options
+        .folds
+        .map(|folds| {
+            with_progress("cross-validate", |tell| train::cross_validate(&base, &pairs, &resolved, folds, tell))
+        })
+        .transpose()?;
     let (model, done) =
         with_progress("train reward", |progress| train::train_reward(base, &pairs, &resolved, progress))?;
-    let provenance = provenance(&identity, inputs, &resolved, &done)?;
+    let provenance = provenance(&identity, inputs, &resolved, &done, folds.as_ref())?;
     save_reward_model(out, &model, &trainable(options.method), &provenance)?;
     if let Some(path) = report {
         let mut value = serde_json::to_value(&done).map_err(|e| Error::Run(e.to_string()))?;
@@ -129,7 +144,22 @@ pub fn train_reward(
         write_json(path, &value)?;
     }
     eprint!("{}", accuracy_line(&done));
-    Ok(Figures::of("train reward", done.cost.tokens, done.cost.seconds))
+    Ok((Figures::of("train reward", done.cost.tokens, done.cost.seconds), folds))
+}
+
+/// A cross-validation as lines of text.
+pub fn render_folds(result: &CrossValidation) -> String {
+    let row = |what: &str, accuracy: Option<Interval>| match accuracy {
+        Some(a) => format!("{what:<26} {:5.1} % [{:.1}, {:.1}]\n", 100.0 * a.estimate, 100.0 * a.low, 100.0 * a.high),
+        None => format!("{what:<26}  no pair has an order\n"),
+    };
+    let pairs = result.accuracy.map_or(0, |a| a.n);
+    let mut out = format!("accuracy on unseen pairs, {}-fold, {pairs} pairs, 95 % intervals\n", result.folds);
+    out.push_str(&row("reward model", result.accuracy));
+    for baseline in &result.baselines {
+        out.push_str(&row(&format!("rule: {}", baseline.prefers), baseline.accuracy));
+    }
+    out
 }
 
 fn trainable(method: RewardMethod) -> Trainable {
@@ -153,6 +183,7 @@ fn provenance(
     inputs: &[PathBuf],
     options: &RewardTrainOptions,
     report: &RewardTrainReport,
+    folds: Option<&CrossValidation>,
 ) -> Result<Provenance> {
     let name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let data = inputs
@@ -164,14 +195,22 @@ fn provenance(
         base: identity.into(),
         options: json!({
             "epochs": options.epochs, "batch_pairs": options.batch_pairs, "lr": options.lr,
-            "warmup": options.warmup, "clip": options.clip, "center": options.center,
+            "head_init": options.head_init, "warmup": options.warmup, "clip": options.clip, "center": options.center,
             "heldout": options.heldout, "max_tokens": options.settings.max_tokens,
             "rank": options.adapter.rank, "alpha": options.adapter.alpha, "layers": options.adapter.layers,
         }),
         data,
         seed: options.seed,
-        results: json!({ "pairs": report.pairs, "epochs": report.epochs }),
+        results: match folds {
+            Some(folds) => json!({ "pairs": report.pairs, "epochs": report.epochs, "cross_validation": folds }),
+            None => json!({ "pairs": report.pairs, "epochs": report.epochs }),
+        },
     })
+}
+
+/// Ctrl-C asks to stop.
+fn flow() -> ControlFlow<()> {
+    if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 /// Runs training behind a bar of optimizer steps; Ctrl-C breaks it off after the current one.
@@ -180,8 +219,17 @@ pub fn with_progress<T>(
     work: impl FnOnce(&mut dyn FnMut(&TrainEvent) -> ControlFlow<()>) -> std::result::Result<T, LmError>,
 ) -> Result<T> {
     let mut bar: Option<Progress> = None;
+    let mut features: Option<Progress> = None;
     let mut tell = |event: &TrainEvent| {
         let (step, steps, message) = match event {
+            TrainEvent::Features { done, total } => {
+                let bar = features.get_or_insert_with(|| Progress::new("features", *total as u64, "completions"));
+                bar.reach(*done as u64);
+                if done == total {
+                    features.take().map(Progress::finish);
+                }
+                return flow();
+            }
             TrainEvent::RewardStep(s) => (s.step, s.steps, format!("loss {:.3}", s.loss)),
             TrainEvent::PolicyStep(s) => (
                 s.step,
@@ -193,7 +241,7 @@ pub fn with_progress<T>(
         let bar = bar.get_or_insert_with(|| Progress::new(stage, u64::from(steps), "steps"));
         bar.reach(u64::from(step));
         bar.say(message);
-        if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        flow()
     };
     let result = work(&mut tell);
     if let Some(bar) = bar {

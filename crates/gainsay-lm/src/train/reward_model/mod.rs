@@ -231,6 +231,9 @@ pub(super) fn tell(
     }
 }
 
+/// A micro-batch keeps its activations up to this size, in bytes.
+const TAPE_BYTES: usize = 1 << 30;
+
 /// Adds the gradient of the batch's mean pair loss to `grads` and returns that loss. Pairs go
 /// through the model in micro-batches of at most `batch_tokens` tokens, both sides together.
 pub fn batch_gradient(
@@ -240,13 +243,14 @@ pub fn batch_gradient(
     batch_tokens: usize,
     grads: &mut Grads,
 ) -> f64 {
-    let lengths: Vec<usize> = batch.iter().map(|p| p.tokens()).collect();
+    let lengths: Vec<usize> = batch.iter().map(|p| p.rows()).collect();
     let head = weights.head.as_deref().unwrap_or_default();
     let mut total = 0.0;
     for range in micro_batches(&lengths, batch_tokens) {
         let pairs = &batch[range];
         let packed = pack(pairs);
-        let tape = weights.model.forward_tape(&packed);
+        let keep = weights.model.keep_within(TAPE_BYTES, packed.tokens.len(), grads);
+        let tape = weights.model.forward_tape(&packed, keep, grads);
         let rows = packed.last_rows();
         let values: Vec<f64> = rows.iter().map(|&row| head_product(tape.hidden.row(row), head)).collect();
         let mut d_hidden = Mat::zeros(tape.hidden.rows, tape.hidden.cols);
@@ -258,7 +262,7 @@ pub fn batch_gradient(
                 head_backward(d_reward, head, tape.hidden.row(row), d_hidden.row_mut(row), grads);
             }
         }
-        weights.model.backward(&tape, d_hidden, grads);
+        weights.model.backward(tape, d_hidden, grads);
     }
     total / batch.len() as f64
 }

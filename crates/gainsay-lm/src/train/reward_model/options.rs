@@ -88,13 +88,13 @@ impl RewardTrainOptions {
             settings: Settings {
                 max_tokens: 1024,
                 truncate: Truncate::Left,
-                batch_tokens: 2048,
+                batch_tokens: 1024,
                 ..Settings::default()
             },
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), LmError> {
+    pub(in crate::train) fn check(&self) -> Result<(), LmError> {
         let wrong = |what: String| Err(LmError::Input(what));
         if !(0.0..1.0).contains(&self.heldout) {
             return wrong(format!("held-out share {}: it must lie in [0, 1)", self.heldout));

@@ -19,10 +19,11 @@ use super::weights::{Weights, fresh_adapter};
 use super::{Cost, TrainEvent};
 use crate::error::LmError;
 use crate::loss::{kl_k1, kl_k3, reinforce, rloo_advantages};
+use crate::model::packed::added_rows;
 use crate::model::{Grads, Mat, Model, Packed, Tape, Trainable};
 use crate::optim::{AdamW, Schedule, clip_global_norm};
 use crate::policy::{
-    by_sequence, completion_logps, completion_of, completion_rows, draw_completions, gen_options,
+    by_sequence, completion_logps, completion_of, draw_completions, gen_options,
     require_output_matrix, sum,
 };
 use crate::sequence::{Encoder, Sequence, micro_batches};
@@ -94,7 +95,7 @@ struct Logps {
 
 /// Tapes are kept between the forward and the backward pass up to this size, in bytes; larger
 /// steps run the forward pass again.
-const KEPT_TAPES: usize = 1 << 30;
+const KEPT_TAPES: usize = 2 << 30;
 
 impl<'a> Rloo<'a> {
     /// A run before its first step.
@@ -136,12 +137,13 @@ impl<'a> Rloo<'a> {
         let t = self.optimizer.steps();
         let draws = self.draw(t)?;
         let rewards = self.rewards(&draws, reward, t)?;
-        let (logps, tapes) = self.logps(&draws);
+        let sequences: Vec<Sequence> = draws.iter().map(|d| d.sequence.clone()).collect();
+        let (logps, tapes) = self.logps(&sequences);
         let penalties: Vec<f64> = logps.iter().map(|l| kl_k1(sum(&l.policy), sum(&l.base))).collect();
         let totals: Vec<f64> = rewards.iter().zip(&penalties).map(|(r, k)| r - self.options.beta * k).collect();
         let advantages = advantages(&totals, self.options.k, self.options.whiten);
         self.grads.zero();
-        let loss = self.backward(&draws, &logps, &advantages, tapes);
+        let loss = self.backward(&sequences, &logps, &advantages, tapes);
         let lr = self.schedule.at(t);
         let grad_norm = clip_global_norm(&mut self.grads, self.options.clip);
         if !(loss.is_finite() && grad_norm.is_finite()) {
@@ -230,26 +232,25 @@ impl<'a> Rloo<'a> {
         Err(LmError::Run(format!("step {}: {} gave {trouble}", t + 1, reward.identity())))
     }
 
-    fn batches(&self, draws: &[Draw<'_>]) -> Vec<std::ops::Range<usize>> {
-        let lengths: Vec<usize> = draws.iter().map(|d| d.sequence.tokens.len()).collect();
-        micro_batches(&lengths, self.options.settings.batch_tokens)
+    fn batches(&self, sequences: &[Sequence]) -> Vec<std::ops::Range<usize>> {
+        micro_batches(&added_rows(sequences), self.options.settings.batch_tokens)
     }
 
     /// Log-probs of all completions, and the policy's tape of each micro-batch where they fit.
-    fn logps(&self, draws: &[Draw<'_>]) -> (Vec<Logps>, Vec<Option<Tape>>) {
+    fn logps(&self, sequences: &[Sequence]) -> (Vec<Logps>, Vec<Option<Tape>>) {
         let temperature = self.options.temperature;
-        let config = &self.weights.model.backbone.config;
-        let tokens: usize = draws.iter().map(|d| d.sequence.tokens.len()).sum();
-        let keep = tokens * config.hidden_size * (config.num_layers + 2) * 4 <= KEPT_TAPES;
-        let (mut logps, mut tapes) = (Vec::with_capacity(draws.len()), Vec::new());
-        for range in self.batches(draws) {
-            let sequences: Vec<Sequence> = draws[range].iter().map(|d| d.sequence.clone()).collect();
-            let tape = self.weights.model.forward_tape(&pack(&sequences));
-            let (rows, targets) = completion_rows(&tape.batch, &sequences);
-            let policy = self.weights.model.token_logps(&tape.hidden, &rows, &targets, temperature as f32);
-            let policy = by_sequence(&policy, &sequences);
-            tapes.push(keep.then_some(tape));
-            let mut base = completion_logps(&self.base, &sequences, &[temperature, 1.0]);
+        let model = &self.weights.model;
+        let rows = added_rows(sequences).iter().sum();
+        let keep = model.keep_within(KEPT_TAPES, rows, &self.grads);
+        let fits = model.tape_bytes(rows, keep, &self.grads) <= KEPT_TAPES;
+        let (mut logps, mut tapes) = (Vec::with_capacity(sequences.len()), Vec::new());
+        for range in self.batches(sequences) {
+            let sequences = &sequences[range];
+            let tape = model.forward_tape(&Packed::sharing(sequences), keep, &self.grads);
+            let (rows, targets) = tape.batch.predictions();
+            let policy = by_sequence(&model.token_logps(&tape.hidden, &rows, &targets, temperature as f32), sequences);
+            tapes.push(fits.then_some(tape));
+            let mut base = completion_logps(&self.base, sequences, &[temperature, 1.0]);
             let at_one = base.pop().unwrap_or_default();
             let base = base.pop().unwrap_or_default();
             logps.extend(policy.into_iter().zip(base).zip(at_one).map(|((policy, base), base_at_one)| Logps {
@@ -262,47 +263,39 @@ impl<'a> Rloo<'a> {
     }
 
     /// Adds the gradient of the mean surrogate loss to the gradients and returns that loss.
-    fn backward(&mut self, draws: &[Draw<'_>], logps: &[Logps], advantages: &[f64], tapes: Vec<Option<Tape>>) -> f64 {
-        let n = draws.len() as f64;
+    fn backward(
+        &mut self,
+        sequences: &[Sequence],
+        logps: &[Logps],
+        advantages: &[f64],
+        tapes: Vec<Option<Tape>>,
+    ) -> f64 {
+        let n = sequences.len() as f64;
         let mut total = 0.0;
-        for (range, tape) in self.batches(draws).into_iter().zip(tapes) {
-            let sequences: Vec<Sequence> = draws[range.clone()].iter().map(|d| d.sequence.clone()).collect();
-            let tape = tape.unwrap_or_else(|| self.weights.model.forward_tape(&pack(&sequences)));
+        for (range, tape) in self.batches(sequences).into_iter().zip(tapes) {
+            let model = &self.weights.model;
+            let tape = tape.unwrap_or_else(|| {
+                let batch = Packed::sharing(&sequences[range.clone()]);
+                let keep = model.keep_within(KEPT_TAPES, batch.tokens.len(), &self.grads);
+                model.forward_tape(&batch, keep, &self.grads)
+            });
             let mut d_logps = Vec::new();
             for i in range {
                 let loss = reinforce(advantages[i], sum(&logps[i].policy));
                 total += loss.loss / n;
                 d_logps.extend(std::iter::repeat_n((loss.d_logp / n) as f32, logps[i].policy.len()));
             }
-            sequence_backward(
-                &self.weights.model,
-                &tape,
-                &sequences,
-                self.options.temperature,
-                &d_logps,
-                &mut self.grads,
-            );
+            sequence_backward(model, tape, self.options.temperature, &d_logps, &mut self.grads);
         }
         total
     }
 }
 
-fn pack(sequences: &[Sequence]) -> Packed {
-    Packed::new(&sequences.iter().map(|s| s.tokens.as_slice()).collect::<Vec<_>>())
-}
-
 /// Adds to `grads` the gradient of sum(d_logp . log p(completion tokens)) for the sequences on
-/// `tape`, p being the softmax of logits / temperature. `d_logps` holds one value a completion
-/// token, sequence after sequence.
-pub fn sequence_backward(
-    model: &Model,
-    tape: &Tape,
-    sequences: &[Sequence],
-    temperature: f64,
-    d_logps: &[f32],
-    grads: &mut Grads,
-) {
-    let (rows, targets) = completion_rows(&tape.batch, sequences);
+/// `tape`, packed by [`Packed::sharing`], p being the softmax of logits / temperature. `d_logps`
+/// holds one value a completion token, sequence after sequence.
+pub fn sequence_backward(model: &Model, tape: Tape, temperature: f64, d_logps: &[f32], grads: &mut Grads) {
+    let (rows, targets) = tape.batch.predictions();
     let mut d_hidden = Mat::zeros(tape.hidden.rows, tape.hidden.cols);
     let t = temperature as f32;
     model.token_logps_backward(&tape.hidden, &rows, &targets, t, d_logps, &mut d_hidden, grads);
