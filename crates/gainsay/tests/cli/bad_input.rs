@@ -67,6 +67,24 @@ fn null_log_probs_everywhere_ask_for_a_score() {
 }
 
 #[test]
+fn a_null_log_prob_makes_its_prompt_degenerate_and_is_counted() {
+    let dir = folder();
+    let part = good("p1").replace("\"logp\":-4.0", "\"logp\":null");
+    fs::write(dir.path().join("in.jsonl"), part + &good("p2")).expect("the input is written");
+    let output = gainsay(dir.path(), &["conflicts", "--in", "in.jsonl", "--out", "out.jsonl", "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!(summary["degenerate"]["missing_value"], 1);
+    assert_eq!(summary["kendall_tau_distance"]["n"], 1);
+    // It is never selected.
+    let select =
+        ["select", "--strategy", "kendall", "--budget", "5", "--tau-k", "0", "--in", "out.jsonl", "--out", "s.jsonl"];
+    assert!(gainsay(dir.path(), &select).status.success());
+    let selection = fs::read_to_string(dir.path().join("s.jsonl")).expect("a selection");
+    assert!(selection.contains("\"p2\"") && !selection.contains("\"p1\""), "{selection}");
+}
+
+#[test]
 fn unequal_lengths_are_named() {
     let completion = "{\"text\":\"a\",\"token_ids\":[1,2,3],\"token_logps\":[-1.0,-2.0],\"reward\":1.0,\"logp\":-3.0}";
     let said = refused(&line("p1", &format!("{completion},{}", scored(2.0, -4.0))));
