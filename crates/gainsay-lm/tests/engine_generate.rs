@@ -141,7 +141,9 @@ fn families() -> Vec<Sequence> {
         .enumerate()
         .flat_map(|(p, (prompt_len, completions))| {
             completions.iter().enumerate().map(move |(c, n)| Sequence {
-                tokens: (0..prompt_len + n).map(|i| token(if i < *prompt_len { i + p } else { i + 7 * c + p })).collect(),
+                tokens: (0..prompt_len + n)
+                    .map(|i| token(if i < *prompt_len { i + p } else { i + 7 * c + p }))
+                    .collect(),
                 prompt_len: *prompt_len,
                 truncated: false,
             })

@@ -109,7 +109,8 @@ fn a_trained_reward_model_scores_the_same_after_loading() {
         let dir = root.path().join(format!("{method:?}"));
         save_reward_model(&dir, &trained, &what, &provenance()).unwrap();
         let loaded = RewardModel::from_loaded(&load(&dir.to_string_lossy()).unwrap()).unwrap();
-        let sequence = |n: u32| Sequence { tokens: (0..n * 3).map(|i| 65 + i).collect(), prompt_len: 2, truncated: false };
+        let sequence =
+            |n: u32| Sequence { tokens: (0..n * 3).map(|i| 65 + i).collect(), prompt_len: 2, truncated: false };
         let sequences: Vec<Sequence> = (1..5).map(sequence).collect();
         assert_eq!(trained.rewards_of(&sequences), loaded.rewards_of(&sequences), "{method:?}");
         assert_eq!(trained.head, loaded.head);

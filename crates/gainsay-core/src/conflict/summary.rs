@@ -185,8 +185,13 @@ impl SummaryBuilder {
             lengths.push(length.unwrap_or(f64::NAN));
         }
         self.see_values(&rewards, &logps, &lengths, unit, outcome);
-        self.completions += (record.completions.len() - rewards.len()) as u64;
+        self.see_unknown(record.completions.len() - rewards.len());
         self.scratch = [rewards, logps, lengths];
+    }
+
+    /// Counts completions of which a value is missing.
+    pub fn see_unknown(&mut self, completions: usize) {
+        self.completions += completions as u64;
     }
 
     /// [`SummaryBuilder::see`] on flat slices of finite values; a length that is not a number is

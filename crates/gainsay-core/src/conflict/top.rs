@@ -59,6 +59,15 @@ impl Top {
         Self { n, heap: BinaryHeap::new() }
     }
 
+    /// Whether a record with this conflict may rank among the `n` so far; ties are decided by ids.
+    pub fn may_take(&self, conflict: &Conflict) -> bool {
+        let rank = |c: &Conflict| (c.k, c.max_abs_pacs);
+        match self.heap.peek() {
+            Some(Reverse(Ranked(least))) if self.heap.len() >= self.n => rank(conflict) >= rank(&least.conflict),
+            _ => self.n > 0,
+        }
+    }
+
     /// Looks at a record; it is copied only when it ranks among the `n` so far.
     pub fn see(&mut self, record: &PromptRecord, conflict: &Conflict) {
         if self.heap.len() >= self.n {

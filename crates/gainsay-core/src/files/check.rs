@@ -8,7 +8,7 @@ use crate::import;
 use crate::record::{Answer, Completion, PreferenceRecord, Prompt, PromptRecord, SCHEMA, SelectionRecord};
 
 /// Rounding that a sum of log-probs may rise above 0 by, nats.
-const LOGP_TOLERANCE: f64 = 1e-3;
+pub(super) const LOGP_TOLERANCE: f64 = 1e-3;
 
 /// The kinds of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,6 +21,7 @@ mod error;
 mod lines;
 mod nonfinite;
 mod reader;
+mod scores;
 mod table;
 mod writer;
 
@@ -30,6 +31,7 @@ pub use check::{ColumnFault, Kind, Record};
 pub use error::{At, Earlier, Fault, FileError};
 pub use lines::Format;
 pub use reader::Reader;
+pub use scores::ScoreLine;
 pub use writer::{Writer, write_atomic};
 
 use crate::record::PreferenceRecord;

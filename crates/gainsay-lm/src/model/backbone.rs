@@ -7,8 +7,7 @@ use gainsay_kernels::gemm::Precision;
 
 use super::cache::WeightCache;
 use super::params::{
-    Adapter, AdapterConfig, Backbone, Grads, Linear, LoraPair, Model, Norm, ParamId, Part, Proj, Tensor,
-    Trainable,
+    Adapter, AdapterConfig, Backbone, Grads, Linear, LoraPair, Model, Norm, ParamId, Part, Proj, Tensor, Trainable,
 };
 
 impl Tensor {

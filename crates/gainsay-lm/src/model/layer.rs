@@ -5,8 +5,8 @@ use gainsay_kernels::rope::{RopeTable, rope};
 use gainsay_kernels::{activation, vector};
 
 use super::ops::{Mat, kernel};
-use crate::config::ModelConfig;
 use super::params::{Grads, Model, Norm, ParamId, Part, Proj};
+use crate::config::ModelConfig;
 
 /// What all layers of one pass share.
 pub(super) struct Rows<'a> {

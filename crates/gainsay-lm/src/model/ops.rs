@@ -248,7 +248,14 @@ fn lora_backward(
     }
     if let Some(sum) = grads.get_mut(id_b) {
         let down = times_transposed(x.expect(INPUT_OF_TRAINED), &pair.a, scale);
-        matmul(out, &dy.data, Left::Columns, &PackedWeight::plain(&down.data, dy.rows, rank, Precision::F32), sum, true);
+        matmul(
+            out,
+            &dy.data,
+            Left::Columns,
+            &PackedWeight::plain(&down.data, dy.rows, rank, Precision::F32),
+            sum,
+            true,
+        );
     }
     if let Some(dx) = dx {
         let a = PackedWeight::plain(&pair.a.data, rank, dx.cols, Precision::F32);

@@ -4,8 +4,8 @@ mod train;
 
 use std::path::PathBuf;
 
-use gainsay_core::conflict::Compat;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use gainsay_core::conflict::Compat;
 use serde::{Deserialize, Serialize};
 
 pub use train::{RewardMethod, TrainCommand, TrainPolicyArgs, TrainRewardArgs};

@@ -1,6 +1,8 @@
 //! scored -> conflicts: where reward and log-prob contradict each other. Memory does not grow
 //! with the file.
 
+mod lines;
+
 use std::path::Path;
 
 use gainsay_core::conflict::{
@@ -14,6 +16,9 @@ use gainsay_core::rng::Key;
 use super::text;
 use crate::error::{Error, Result};
 use crate::interrupt;
+
+/// What the random numbers of a summary's intervals are for.
+const PURPOSE: &str = "conflicts";
 
 /// What a scored file shows.
 pub struct Found {
@@ -30,6 +35,19 @@ pub struct Found {
 /// Bad records, a file without rewards or log-probs, mixed conventions (file and line are named),
 /// no prompt that can be ranked, Ctrl-C.
 pub fn conflicts(input: &Path, out: Option<&Path>, options: &ConflictOptions, top: usize) -> Result<Found> {
+    let found = match out {
+        None => lines::measure(input, options, top)?,
+        Some(_) => None,
+    };
+    let found = match found.filter(|found| !found.summary.all_degenerate()) {
+        Some(found) => found,
+        None => by_record(input, out, options, top)?,
+    };
+    Ok(found)
+}
+
+/// [`conflicts`], one record after the other.
+fn by_record(input: &Path, out: Option<&Path>, options: &ConflictOptions, top: usize) -> Result<Found> {
     let mut annotator = Annotator::new(*options);
     let mut conventions = ConventionCheck::scores();
     let mut summary = SummaryBuilder::new(*options);
@@ -50,7 +68,7 @@ pub fn conflicts(input: &Path, out: Option<&Path>, options: &ConflictOptions, to
             writer.write(&record)?;
         }
     }
-    let summary = summary.finish(Key::new(0, "conflicts"));
+    let summary = summary.finish(Key::new(0, PURPOSE));
     if summary.all_degenerate() {
         return Err(Error::Input(format!("{}: {}", input.display(), nothing_to_rank(&summary))));
     }
@@ -107,4 +125,72 @@ pub fn render_top(top: &[TopEntry]) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+
+    /// 3,000 prompts of 0 to 9 completions, with ties, missing values, blank lines and two kinds
+    /// of spacing; the first one is whole.
+    fn file(tokens: bool) -> (tempfile::TempDir, std::path::PathBuf) {
+        let mut draw = Key::new(5, "lines").stream();
+        let mut completion = |whole: bool| {
+            let reward = draw.index(7) as f64 / 2.0 - 1.0;
+            let missing = draw.uniform() < 0.03 && !whole;
+            let logp = if missing { "null".into() } else { format!("-{}.5", draw.index(30)) };
+            let counted = tokens && (whole || draw.uniform() < 0.97);
+            let count = if counted { format!(",\"n_tokens\":{}", 1 + draw.index(9)) } else { String::new() };
+            format!("{{\"text\":\"{}\",\"reward\":{reward:?},\"logp\":{logp}{count}}}", "é".repeat(draw.index(9)))
+        };
+        let mut text = String::new();
+        for p in 0..3000 {
+            let n = if p == 0 { 4 } else { p * 7 % 10 };
+            let completions: Vec<String> = (0..n).map(|_| completion(p == 0)).collect();
+            let completions = completions.join(if p % 2 == 0 { "," } else { ", " });
+            writeln!(text, "{{\"id\": \"p{p}\", \"prompt\": \"?\", \"completions\": [{completions}]}}").unwrap();
+            if p % 50 == 0 {
+                text.push('\n');
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("scored.jsonl");
+        std::fs::write(&path, text).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn lines_give_the_figures_of_records() {
+        for tokens in [true, false] {
+            let (_dir, path) = file(tokens);
+            for logp in [LogpKind::Sum, LogpKind::MeanPerToken] {
+                if logp == LogpKind::MeanPerToken && !tokens {
+                    continue;
+                }
+                let options = ConflictOptions { logp, ..ConflictOptions::default() };
+                let fast = lines::measure(&path, &options, 7).unwrap().expect("the plain form");
+                let slow = by_record(&path, None, &options, 7).unwrap();
+                assert_eq!(fast.summary, slow.summary);
+                assert_eq!(fast.top, slow.top);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_plain_is_read_record_by_record() {
+        let (_dir, path) = file(true);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let options = ConflictOptions::default();
+        for (from, to) in [
+            ("\"p2999\"", "\"p17\""),
+            ("\"p2999\", \"prompt\": \"?\"", "\"p2999\", \"prompt\": [{\"role\":\"user\",\"content\":\"?\"}]"),
+            ("\"p2999\",", "\"p2999\", \"meta\": {\"reward_model\": \"other\"},"),
+            ("{\"id\": \"p0\"", "\u{feff}{\"id\": \"p0\""),
+        ] {
+            std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
+            assert!(lines::measure(&path, &options, 3).unwrap().is_none(), "{to}");
+        }
+    }
 }

@@ -10,7 +10,9 @@ use gainsay_lm::LmError;
 use gainsay_lm::config::ModelConfig;
 use gainsay_lm::model::{AdapterConfig, Trainable};
 use gainsay_lm::save::{Provenance, save_reward_model};
-use gainsay_lm::train::{self, CrossValidation, HeadInit, RewardMethod, RewardTrainOptions, RewardTrainReport, TrainEvent};
+use gainsay_lm::train::{
+    self, CrossValidation, HeadInit, RewardMethod, RewardTrainOptions, RewardTrainReport, TrainEvent,
+};
 use serde_json::json;
 
 use crate::cli::Dtype;

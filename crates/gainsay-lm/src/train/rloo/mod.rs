@@ -23,8 +23,7 @@ use crate::model::packed::added_rows;
 use crate::model::{Grads, Mat, Model, Packed, Tape, Trainable};
 use crate::optim::{AdamW, Schedule, clip_global_norm};
 use crate::policy::{
-    by_sequence, completion_logps, completion_of, draw_completions, gen_options,
-    require_output_matrix, sum,
+    by_sequence, completion_logps, completion_of, draw_completions, gen_options, require_output_matrix, sum,
 };
 use crate::sequence::{Encoder, Sequence, micro_batches};
 use crate::source::Loaded;
