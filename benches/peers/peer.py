@@ -2,7 +2,7 @@
 
     python peer.py ENGINE WORKLOAD FOLDER [SIZE]
 
-ENGINE is eager-f32, eager-bf16 or compile-bf16. FOLDER holds the model (Hugging Face layout) and
+ENGINE is eager-f32, eager-bf16, compile-bf16 or openvino-bf16 (sampling, without log-probs). FOLDER holds the model (Hugging Face layout) and
 work.json, the same token ids that Gainsay gets. {"tokens", "seconds", "peak_rss_bytes"}: seconds
 of work without loading and without one warm-up.
 """
@@ -53,7 +53,7 @@ def rewards(model, rows):
 
 
 @torch.inference_mode()
-def sample(model, prompts):
+def sample(model, prompts, logps):
     """8 completions of 64 tokens of each prompt at temperature 0.7, with their log-probs at 1."""
     longest = max(map(len, prompts))
     ids = torch.tensor([[PAD] * (longest - len(p)) + p for p in prompts])
@@ -70,16 +70,17 @@ def sample(model, prompts):
         max_new_tokens=64,
         pad_token_id=PAD,
         return_dict_in_generate=True,
-        output_logits=True,
+        output_logits=logps,
     )
+    if not logps:
+        return
     new = out.sequences[:, longest:]
     for step, logits in enumerate(out.logits):
         log_softmax(logits.float(), -1).gather(-1, new[:, step, None])
-    return new.numel()
 
 
 def train(model, pairs, parameters):
-    """One optimizer step of the Bradley-Terry loss on 8 pairs, in micro-batches of 4 sequences."""
+    """One optimizer step of the Bradley-Terry loss on 8 pairs, 4 sequences at a time."""
     optimizer = train.optimizer
     optimizer.zero_grad()
     for first in range(0, len(pairs), 2):
@@ -92,6 +93,11 @@ def train(model, pairs, parameters):
 
 
 def load(engine, workload, folder):
+    if engine.startswith("openvino"):
+        from optimum.intel import OVModelForCausalLM
+
+        hints = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": "2"}
+        return OVModelForCausalLM.from_pretrained(folder, export=True, ov_config=hints)
     dtype = torch.float32 if engine.endswith("f32") else torch.bfloat16
     if workload in ("reward", "lora", "full"):
         model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype)
@@ -126,11 +132,13 @@ def main():
         rows = [p + c for p, c in work]
         tokens, run = sum(map(len, rows)), lambda: rewards(model, rows)
     elif workload.startswith("sample"):
-        tokens, run = 64 * 8 * len(work), lambda: sample(model, work)
+        tokens, run = 64 * 8 * len(work), lambda: sample(model, work, not engine.startswith("openvino"))
     else:
         parameters = [p for p in model.parameters() if p.requires_grad]
-        tokens, run = sum(len(s) for pair in work for s in pair), lambda: train(model, work, parameters)
-    run()
+        steps = [work[first : first + 8] for first in range(0, len(work), 8)]
+        tokens = sum(len(s) for pair in steps[0] for s in pair)
+        run = lambda: train(model, steps[0], parameters)
+    run() if workload != "score-shared" else score(model, rows[:8], lengths[:8])
     started = time.perf_counter()
     run()
     seconds = time.perf_counter() - started

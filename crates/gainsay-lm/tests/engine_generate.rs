@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use gainsay_core::rng::Key;
-use gainsay_lm::model::{Backbone, GenOptions, Generated, Model, Packed, Precision, generate};
+use gainsay_lm::model::{
+    Adapter, AdapterConfig, Backbone, GenOptions, Generated, Grads, Keep, Mat, Model, Packed, ParamId, Precision, Proj,
+    Trainable, generate,
+};
 use gainsay_lm::sequence::Sequence;
 use gainsay_lm::weights::hf;
 
@@ -179,6 +182,48 @@ fn a_shared_prompt_changes_no_bit_in_either_precision() {
             at += completion.len();
         }
     }
+}
+
+#[test]
+fn rows_that_models_have_in_common_change_no_bit() {
+    for name in ["llama", "gpt-neox"] {
+        let plain = tiny(name);
+        let last = plain.backbone.layers.len() - 1;
+        let targets = vec![if name == "llama" { Proj::Q } else { Proj::Qkv }];
+        let config = AdapterConfig { rank: 2, alpha: 4.0, dropout: 0.0, targets, layers: Some(vec![last]) };
+        let mut adapter = Adapter::new(&config, &plain.backbone, 1);
+        adapter.pairs.values_mut().for_each(|pair| pair.b.data.fill(0.1));
+        let adapted = Model::new(plain.backbone.clone(), Some(adapter.clone()));
+        assert_eq!((plain.first_adapted(), adapted.first_adapted()), (last + 1, last));
+        let sequences = families();
+        let batch = Packed::sharing(&sequences);
+        let gradients = |model: &Model| {
+            let mut grads = Grads::zeros(model, &Trainable::Lora, false);
+            let tape = model.forward_tape(&batch, Keep::Activations, &grads);
+            let d = Mat { data: vec![0.01; tape.hidden.data.len()], ..tape.hidden.clone() };
+            model.backward(tape, d, &mut grads);
+            grads.by_id
+        };
+        let expected = (plain.hidden(&batch), adapted.hidden(&batch), gradients(&adapted));
+        assert_ne!(expected.0, expected.1);
+        plain.backbone.trunk.meet_at(last);
+        for _ in 0..2 {
+            // The second time nothing below the adapter is computed.
+            let found = (plain.hidden(&batch), adapted.hidden(&batch), gradients(&adapted));
+            assert!(found == expected, "{name}");
+        }
+        // Parts of the batch are found too, in any order.
+        let part = Packed::sharing(&sequences[4..]);
+        assert_eq!(adapted.hidden(&part), tiny_with(name, &adapter).hidden(&part));
+        // Changed weights forget.
+        let mut changed = Model::new(plain.backbone.clone(), None);
+        changed.backbone_mut().param_mut(ParamId::Embed).unwrap().data.iter_mut().for_each(|w| *w *= 2.0);
+        assert_ne!(changed.hidden(&batch), expected.0);
+    }
+}
+
+fn tiny_with(name: &str, adapter: &Adapter) -> Model {
+    Model::new(tiny(name).backbone, Some(adapter.clone()))
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use gainsay_lm::model::{Backbone, Precision};
+use gainsay_lm::model::{Backbone, Model, Precision};
 use gainsay_lm::policy::LocalPolicy;
 use gainsay_lm::reward::{LocalReward, RewardModel};
 use gainsay_lm::sequence::{Settings, Truncate};
@@ -48,34 +48,48 @@ pub fn threads(wanted: usize) -> usize {
     threads
 }
 
-/// Loads a model. Its identity ends in the number format, as log-probs depend on it; a backbone
-/// that is in memory already is shared.
+/// Loads a model. Its identity ends in the number format, as log-probs depend on it. A backbone
+/// that is in memory already is shared, and with it the rows below the lowest adapter.
 ///
 /// # Errors
 /// What loading reports; a server's URL is refused with the reason.
 pub fn load(spec: &str, dtype: Dtype) -> Result<Loaded> {
     let mut loaded = gainsay_lm::load(spec)?;
     loaded.identity = format!("{} {dtype}", loaded.identity);
-    loaded.backbone = shared(loaded.backbone, dtype);
+    let first_adapted = Model::new(loaded.backbone.clone(), loaded.adapter.clone()).first_adapted();
+    loaded.backbone = shared(loaded.backbone, dtype, first_adapted);
     Ok(loaded)
 }
 
-/// Backbones in memory, by digest and number format.
-static BACKBONES: Mutex<Vec<(String, Dtype, Weak<Backbone>)>> = Mutex::new(Vec::new());
+/// A backbone in memory.
+struct Known {
+    digest: String,
+    dtype: Dtype,
+    backbone: Weak<Backbone>,
+    /// The lowest layer but 0 where an adapter of it begins.
+    meeting: usize,
+}
+
+static BACKBONES: Mutex<Vec<Known>> = Mutex::new(Vec::new());
 
 /// The backbone in memory that has these weights and this format, or this one.
-fn shared(mut backbone: Arc<Backbone>, dtype: Dtype) -> Arc<Backbone> {
+fn shared(mut backbone: Arc<Backbone>, dtype: Dtype, first_adapted: usize) -> Arc<Backbone> {
     let mut known = BACKBONES.lock().unwrap_or_else(PoisonError::into_inner);
-    known.retain(|(_, _, weak)| weak.strong_count() > 0);
-    let same = known.iter().find(|(digest, format, _)| *digest == backbone.digest && *format == dtype);
-    if let Some(found) = same.and_then(|(_, _, weak)| weak.upgrade()) {
+    known.retain(|k| k.backbone.strong_count() > 0);
+    let meeting = if first_adapted > 0 { first_adapted } else { backbone.layers.len() };
+    if let Some(same) = known.iter_mut().find(|k| k.digest == backbone.digest && k.dtype == dtype)
+        && let Some(found) = same.backbone.upgrade()
+    {
+        same.meeting = same.meeting.min(meeting);
+        found.trunk.meet_at(same.meeting);
         return found;
     }
     if let (Dtype::Bf16, Some(fresh)) = (dtype, Arc::get_mut(&mut backbone)) {
         fresh.set_precision(Precision::Bf16);
     }
     backbone.pack();
-    known.push((backbone.digest.clone(), dtype, Arc::downgrade(&backbone)));
+    let (digest, weak) = (backbone.digest.clone(), Arc::downgrade(&backbone));
+    known.push(Known { digest, dtype, backbone: weak, meeting });
     backbone
 }
 

@@ -57,10 +57,11 @@ impl Backbone {
     }
 
     /// A parameter to change; `None` where this backbone has no such parameter (the factors of
-    /// an adapter and task heads live elsewhere). The way to change weights: it drops the copies
-    /// that the engine keeps in the products' own layout.
+    /// an adapter and task heads live elsewhere). The way to change weights: it drops what the
+    /// engine keeps of them.
     pub fn param_mut(&mut self, id: ParamId) -> Option<&mut Tensor> {
         self.cache.clear();
+        self.trunk.clear();
         match id {
             ParamId::Embed => Some(&mut self.embed),
             ParamId::AttnNorm(l, part) => norm_mut(&mut self.layers.get_mut(l)?.attn_norm, part),
@@ -84,6 +85,7 @@ impl Backbone {
     /// themselves stay f32, as do norms, attention, the residual stream and all sums.
     pub fn set_precision(&mut self, precision: Precision) {
         self.cache = WeightCache::new(precision);
+        self.trunk.clear();
     }
 
     /// The matrix that turns hidden rows into logits, `[vocab, hidden]`, and its name.
@@ -122,6 +124,12 @@ impl Adapter {
             }
         }
         Self { config: config.clone(), pairs }
+    }
+
+    /// False where all factors are zero, as in the folder of a head alone: such factors change
+    /// nothing, and their gradients are zero too.
+    pub fn is_active(&self) -> bool {
+        self.params().iter().any(|(_, factor)| factor.data.iter().any(|w| *w != 0.0))
     }
 
     /// alpha / rank.

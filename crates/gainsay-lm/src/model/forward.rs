@@ -78,8 +78,8 @@ impl Model {
         let mut out = Mat { rows: 0, cols: self.backbone.config.hidden_size, data: Vec::new() };
         for (range, spans) in batch.slices() {
             let rows = Rows { positions: &batch.positions[range.clone()], table: &table };
-            let x = self.embed(&batch.tokens[range]);
-            out.append(&(0..layer).fold(x, |x, l| self.layer(l, &rows, &spans, &x).0));
+            let (from, x) = self.begin(batch, &range, &rows, &spans, layer);
+            out.append(&(from..layer).fold(x, |x, l| self.layer(l, &rows, &spans, &x).0));
         }
         out
     }
@@ -116,9 +116,9 @@ impl Model {
         let mut kept = Vec::new();
         for (range, spans) in batch.slices() {
             let rows = Rows { positions: &batch.positions[range.clone()], table: &table };
-            let mut x = self.embed(&batch.tokens[range]);
+            let (from, mut x) = self.begin(batch, &range, &rows, &spans, lowest);
             let mut of_slice = Vec::new();
-            for (l, input) in inputs.iter_mut().enumerate().take(layers) {
+            for (l, input) in inputs.iter_mut().enumerate().take(layers).skip(from) {
                 if l < lowest {
                     x = self.layer(l, &rows, &spans, &x).0;
                     continue;

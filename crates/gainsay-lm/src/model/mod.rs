@@ -10,6 +10,7 @@ pub mod ops;
 pub mod packed;
 pub mod params;
 mod sampler;
+pub mod trunk;
 
 pub use forward::{Keep, Tape};
 pub use gainsay_kernels::gemm::Precision;

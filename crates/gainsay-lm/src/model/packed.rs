@@ -136,6 +136,12 @@ impl Packed {
         (rows, targets)
     }
 
+    /// The families within a slice's rows.
+    pub(super) fn families(&self, slice: &Range<usize>) -> Vec<Range<usize>> {
+        let within = |w: &&[usize]| slice.start <= w[0] && w[1] <= slice.end;
+        self.starts.windows(2).filter(within).map(|w| w[0]..w[1]).collect()
+    }
+
     /// All sequences' spans.
     pub(super) fn spans(&self) -> Vec<Span> {
         self.slices_of(usize::MAX).pop().map_or_else(Vec::new, |(_, spans)| spans)

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::cache::WeightCache;
+use super::trunk::Trunk;
 use crate::config::ModelConfig;
 
 /// A dense f32 array, row-major.
@@ -93,6 +94,8 @@ pub struct Backbone {
     pub digest: String,
     /// The engine's own copies; `WeightCache::default()` to begin with.
     pub cache: WeightCache,
+    /// Rows that models on this backbone have in common; `Trunk::default()` to begin with.
+    pub trunk: Trunk,
 }
 
 /// What a LoRA adapter adds where (arXiv 2106.09685): W + (alpha / rank) B A.

@@ -133,7 +133,7 @@ fn load_adapter(dir: &Path, spec: &str, name: &str, depth: usize) -> Result<Load
     let digest = digest::combine([base.backbone.digest.as_str(), &model.digest]);
     Ok(Loaded {
         tokenizer,
-        adapter: Some(model.adapter),
+        adapter: Some(model.adapter).filter(Adapter::is_active),
         head: model.head.or(base.head),
         identity: identity(name, &digest),
         spec: spec.to_owned(),

@@ -11,6 +11,7 @@ use std::path::Path;
 use crate::config::{Family, ModelConfig};
 use crate::error::LmError;
 use crate::model::cache::WeightCache;
+use crate::model::trunk::Trunk;
 use crate::model::{Backbone, Layer, Linear, Norm, ParamId, Part, Proj, Tensor};
 use crate::names;
 
@@ -58,7 +59,16 @@ pub(crate) fn assemble(
         true => Some(source.read(ParamId::LmHead, &matrix)?),
         false => None,
     };
-    Ok(Backbone { config, embed, layers, final_norm, lm_head, digest, cache: WeightCache::default() })
+    Ok(Backbone {
+        config,
+        embed,
+        layers,
+        final_norm,
+        lm_head,
+        digest,
+        cache: WeightCache::default(),
+        trunk: Trunk::default(),
+    })
 }
 
 fn norm(

@@ -104,6 +104,10 @@ impl<'a> Run<'a> {
             }
             (RewardMethod::Full, None) => (Model::new(backbone, None), Trainable::Full),
         };
+        if trainable == Trainable::Lora {
+            // The start of the head, then every epoch, read the same rows below the adapter.
+            model.backbone.trunk.meet_at(model.first_adapted());
+        }
         let width = model.backbone.config.hidden_size;
         let fit_first = head.is_none() && options.method != RewardMethod::Head && options.head_init == HeadInit::Fitted;
         let head = Some(head.unwrap_or_else(|| vec![0.0; width]));

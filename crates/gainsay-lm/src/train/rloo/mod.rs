@@ -25,7 +25,7 @@ use crate::optim::{AdamW, Schedule, clip_global_norm};
 use crate::policy::{
     by_sequence, completion_logps, completion_of, draw_completions, gen_options, require_output_matrix, sum,
 };
-use crate::sequence::{Encoder, Sequence, micro_batches};
+use crate::sequence::{Encoder, Sequence, Settings, micro_batches};
 use crate::source::Loaded;
 use crate::tokenizer::Tokenizer;
 
@@ -242,23 +242,34 @@ impl<'a> Rloo<'a> {
         let rows = added_rows(sequences).iter().sum();
         let keep = model.keep_within(KEPT_TAPES, rows, &self.grads);
         let fits = model.tape_bytes(rows, keep, &self.grads) <= KEPT_TAPES;
-        let (mut logps, mut tapes) = (Vec::with_capacity(sequences.len()), Vec::new());
+        let (mut policy, mut tapes) = (Vec::with_capacity(sequences.len()), Vec::new());
         for range in self.batches(sequences) {
             let sequences = &sequences[range];
             let tape = model.forward_tape(&Packed::sharing(sequences), keep, &self.grads);
             let (rows, targets) = tape.batch.predictions();
-            let policy = by_sequence(&model.token_logps(&tape.hidden, &rows, &targets, temperature as f32), sequences);
+            let logps = model.token_logps(&tape.hidden, &rows, &targets, temperature as f32);
+            policy.extend(by_sequence(&logps, sequences));
             tapes.push(fits.then_some(tape));
-            let mut base = completion_logps(&self.base, sequences, &[temperature, 1.0]);
-            let at_one = base.pop().unwrap_or_default();
-            let base = base.pop().unwrap_or_default();
-            logps.extend(policy.into_iter().zip(base).zip(at_one).map(|((policy, base), base_at_one)| Logps {
-                policy,
-                base,
-                base_at_one,
-            }));
         }
-        (logps, tapes)
+        let logps = policy.into_iter().zip(self.base_logps(sequences)).map(|(policy, (base, base_at_one))| Logps {
+            policy,
+            base,
+            base_at_one,
+        });
+        (logps.collect(), tapes)
+    }
+
+    /// The base's token log-probs at the policy's temperature and at 1, in the batches in which a
+    /// local reward model has read the same sequences, whose lower layers may be the base's.
+    fn base_logps(&self, sequences: &[Sequence]) -> Vec<(Vec<f32>, Vec<f32>)> {
+        micro_batches(&added_rows(sequences), Settings::default().batch_tokens)
+            .into_iter()
+            .flat_map(|range| {
+                let mut logps = completion_logps(&self.base, &sequences[range], &[self.options.temperature, 1.0]);
+                let at_one = logps.pop().unwrap_or_default();
+                logps.pop().unwrap_or_default().into_iter().zip(at_one)
+            })
+            .collect()
     }
 
     /// Adds the gradient of the mean surrogate loss to the gradients and returns that loss.
