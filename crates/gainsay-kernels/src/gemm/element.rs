@@ -27,8 +27,9 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     /// [`super::micro::ROWS`] rows.
     fn pack_tile(a: &[f32], starts: &[usize], k: usize, out: &mut [Self]);
 
-    /// `DEPTHS` rows (fewer at the end), interleaved: out\[i\] holds value i of each.
-    fn interleave(rows: &[&[f32]], out: &mut [Self]);
+    /// out\[d, i\] = element d of column `first + i` of the `k` rows of `a`, for `width` columns;
+    /// `out` has `out_stride` elements a depth.
+    fn pack_columns(a: Columns<'_>, out: &mut [Self], out_stride: usize);
 
     /// sum + a * b in every depth.
     fn madd<const FMA: bool>(self, other: Self, sum: f32) -> f32;
@@ -38,6 +39,23 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     /// # Safety
     /// As [`Tile::run`].
     unsafe fn run(tile: Tile<Self>, c: *mut f32, stride: usize);
+}
+
+/// Columns `first..first + width` of a matrix of `k` rows that are `stride` apart.
+#[derive(Clone, Copy)]
+pub struct Columns<'a> {
+    pub a: &'a [f32],
+    pub stride: usize,
+    pub first: usize,
+    pub width: usize,
+    pub k: usize,
+}
+
+impl<'a> Columns<'a> {
+    /// The part of row `i`.
+    fn row(&self, i: usize) -> &'a [f32] {
+        &self.a[i * self.stride + self.first..][..self.width]
+    }
 }
 
 /// [`Element::pack_tile`] row by row.
@@ -72,8 +90,10 @@ impl Element for f32 {
         }
     }
 
-    fn interleave(rows: &[&[f32]], out: &mut [Self]) {
-        out.copy_from_slice(rows[0]);
+    fn pack_columns(a: Columns<'_>, out: &mut [Self], out_stride: usize) {
+        for (d, slots) in out.chunks_mut(out_stride).enumerate().take(a.k) {
+            slots[..a.width].copy_from_slice(a.row(d));
+        }
     }
 
     #[inline(always)]
@@ -165,10 +185,20 @@ impl Element for Pair {
         }
     }
 
-    fn interleave(rows: &[&[f32]], out: &mut [Self]) {
-        match rows {
-            [low, high] => zipped(low, high, out),
-            rows => out.iter_mut().zip(rows[0]).for_each(|(out, low)| *out = Self::new(*low, 0.0)),
+    fn pack_columns(a: Columns<'_>, out: &mut [Self], out_stride: usize) {
+        match isa() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: isa() is never better than what the machine reports.
+            Isa::Avx512Bf16 => unsafe { x86::columns_bf16(a, out, out_stride) },
+            _ => {
+                for (d, slots) in out.chunks_mut(out_stride).enumerate().take(a.k.div_ceil(2)) {
+                    if 2 * d + 1 < a.k {
+                        zipped(a.row(2 * d), a.row(2 * d + 1), &mut slots[..a.width]);
+                    } else {
+                        slots.iter_mut().zip(a.row(2 * d)).for_each(|(slot, low)| *slot = Self::new(*low, 0.0));
+                    }
+                }
+            }
         }
     }
 

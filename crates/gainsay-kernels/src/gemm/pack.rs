@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::element::{Element, Pair};
+use super::element::{Columns, Element, Pair};
 use super::micro::ROWS;
 use super::{Left, Precision};
 
@@ -102,27 +102,10 @@ fn plain<E: Element>(w: &[f32], k: usize, n: usize) -> Vec<E> {
     let depth = E::count(k);
     let mut data = vec![E::default(); n.div_ceil(PANEL) * PANEL * depth];
     data.par_chunks_mut((PANEL * depth).max(1)).enumerate().for_each(|(p, panel)| {
-        let columns = p * PANEL..n.min((p + 1) * PANEL);
-        for (d, slots) in panel.chunks_exact_mut(PANEL).enumerate() {
-            let (rows, count) = element_rows::<E>(w, d, k, n, columns.clone());
-            E::interleave(&rows[..count], &mut slots[..columns.len()]);
-        }
+        let first = p * PANEL;
+        E::pack_columns(Columns { a: w, stride: n, first, width: PANEL.min(n - first), k }, panel, PANEL);
     });
     data
-}
-
-/// The given columns of the rows of `a`, `stride` apart, that make element `d` of `k` depths.
-fn element_rows<E: Element>(
-    a: &[f32],
-    d: usize,
-    k: usize,
-    stride: usize,
-    columns: Range<usize>,
-) -> ([&[f32]; 2], usize) {
-    let row = |i: usize| &a[i * stride + columns.start..i * stride + columns.end];
-    let first = d * E::DEPTHS;
-    let count = E::DEPTHS.min(k - first);
-    ([row(first), row(first + count - 1)], count)
 }
 
 /// First row and height of the tiles that `rows` rows are cut into, as even as possible.
@@ -188,10 +171,7 @@ impl<E: Element> PackedRows<E> {
         self.reset(rows, k);
         for (first, height) in heights(rows) {
             let tile = &mut self.data[first * self.depth..(first + height) * self.depth];
-            for (d, slots) in tile.chunks_exact_mut(height).enumerate() {
-                let (rows, count) = element_rows::<E>(a, d, k, stride, first..first + height);
-                E::interleave(&rows[..count], slots);
-            }
+            E::pack_columns(Columns { a, stride, first, width: height, k }, tile, height);
         }
     }
 

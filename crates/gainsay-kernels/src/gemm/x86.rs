@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::element::Pair;
+use super::element::{Columns, Pair};
 use super::micro::{ROWS, Tile, portable};
 use super::pack::PANEL;
 
@@ -272,3 +272,34 @@ pack_tile!("avx512f,avx512bf16", Pair, pack_bf16, 2, |from: *const f32, left: us
     // SAFETY: both types are 512 bits without invalid values.
     std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
 });
+
+/// [`super::element::Element::pack_columns`] for pairs.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub fn columns_bf16(c: Columns<'_>, out: &mut [Pair], out_stride: usize) {
+    let Columns { a, stride, first, width, k } = c;
+    if k == 0 || width == 0 {
+        return;
+    }
+    assert!(width <= out_stride && (k - 1) * stride + first + width <= a.len());
+    assert!((k.div_ceil(2) - 1) * out_stride + width <= out.len());
+    // Sixteen values of a row as bf16, each in the low half of 32 bits.
+    let halves = |row: usize, skip: usize| {
+        if row >= k {
+            return _mm512_setzero_si512();
+        }
+        // SAFETY: masked to the `width` values of a row below k, which are in the slice.
+        let values = unsafe { _mm512_maskz_loadu_ps(lanes(width, skip), a.as_ptr().add(row * stride + first + skip)) };
+        // SAFETY: both types are 256 bits without invalid values.
+        _mm512_cvtepu16_epi32(unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values)) })
+    };
+    for d in 0..k.div_ceil(2) {
+        for skip in (0..width).step_by(16) {
+            let pairs = _mm512_or_si512(halves(2 * d, skip), _mm512_slli_epi32::<16>(halves(2 * d + 1, skip)));
+            // SAFETY: masked to the `width` elements of depth d, which are in the slice.
+            unsafe {
+                let to = out.as_mut_ptr().add(d * out_stride + skip);
+                _mm512_mask_storeu_epi32(to.cast(), lanes(width, skip), pairs);
+            }
+        }
+    }
+}
