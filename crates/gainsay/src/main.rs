@@ -5,11 +5,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use gainsay::cli::Cli;
 
-/// Layers come and go by the megabyte: this allocator keeps their pages, the system's gives them
-/// back and gets them zeroed again.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = gainsay::interrupt::install().and_then(|()| gainsay::commands::dispatch(cli.command));
