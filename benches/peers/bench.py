@@ -1,6 +1,6 @@
 """Gainsay against its Python peers: alternating runs, medians, ratios, peak memory.
 
-    python benches/peers/bench.py [--rounds 3] [--only score,lora] [--openvino]
+    python benches/peers/bench.py [--rounds 3] [--only score,lora] [--engines eager-bf16] [--openvino PYTHON]
 
 Every run is a process of its own that loads, works and says how long the work took. Peers warm up
 once; Gainsay's command line does not. The best of the peers counts.
@@ -33,13 +33,13 @@ WORK = {
 }
 
 
-def engines(workload, openvino):
+def engines(workload, args):
     out = ["eager-f32", "eager-bf16"]
     if workload == "score":
         out.append("compile-bf16")
-    if openvino and workload.startswith("sample"):
+    if args.openvino and workload.startswith("sample"):
         out.append("openvino-bf16")
-    return out
+    return [engine for engine in out if not args.engines or engine in args.engines.split(",")]
 
 
 def gainsay(*args):
@@ -62,8 +62,9 @@ def run_gainsay(workload):
     return gainsay("score", *model, "--in", data, "--out", out, "--raw", *bf16)
 
 
-def run_peer(engine, workload):
-    args = [sys.executable, HERE / "peer.py", engine, workload, FOLDER]
+def run_peer(engine, workload, openvino):
+    python = openvino if engine.startswith("openvino") else sys.executable
+    args = [python, HERE / "peer.py", engine, workload, FOLDER]
     done = subprocess.run(args, stdout=subprocess.PIPE, check=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -101,15 +102,15 @@ def gib(runs):
     return statistics.median(r["peak_rss_bytes"] for r in runs) / 2**30
 
 
-def models(rounds, wanted, openvino):
+def models(args, wanted):
     print("| work | Gainsay bf16 | peers | against eager | against the strongest | peak memory |")
     print("|---|---|---|---|---|---|", flush=True)
     for workload in wanted:
-        own, peers = [], {engine: [] for engine in engines(workload, openvino)}
-        for _ in range(rounds):
+        own, peers = [], {engine: [] for engine in engines(workload, args)}
+        for _ in range(args.rounds):
             own.append(run_gainsay(workload))
             for engine, runs in peers.items():
-                runs.append(run_peer(engine, workload))
+                runs.append(run_peer(engine, workload, args.openvino))
         speeds = {engine: speed(runs) for engine, runs in peers.items()}
         eager = max(s for e, s in speeds.items() if e.startswith("eager"))
         eager_name = max((s, e) for e, s in speeds.items() if e.startswith("eager"))[1]
@@ -174,13 +175,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", help="comma-separated: " + ", ".join([*WORK, "conflicts"]))
-    parser.add_argument("--openvino", action="store_true")
+    parser.add_argument("--engines", help="comma-separated; all by default")
+    parser.add_argument("--openvino", metavar="PYTHON", help="interpreter that has openvino and optimum-intel")
     args = parser.parse_args()
     wanted = args.only.split(",") if args.only else [*WORK, "conflicts"]
     prepare()
     chosen = [w for w in WORK if w in wanted]
     if chosen:
-        models(args.rounds, chosen, args.openvino)
+        models(args, chosen)
     if "conflicts" in wanted:
         conflicts(args.rounds)
 

@@ -97,7 +97,10 @@ def load(engine, workload, folder):
         from optimum.intel import OVModelForCausalLM
 
         hints = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": "2"}
-        return OVModelForCausalLM.from_pretrained(folder, export=True, ov_config=hints)
+        exported = folder / "openvino"
+        if not exported.exists():
+            OVModelForCausalLM.from_pretrained(folder, export=True, compile=False, load_in_8bit=False).save_pretrained(exported)
+        return OVModelForCausalLM.from_pretrained(exported, ov_config=hints)
     dtype = torch.float32 if engine.endswith("f32") else torch.bfloat16
     if workload in ("reward", "lora", "full"):
         model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype)

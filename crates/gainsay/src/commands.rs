@@ -69,14 +69,15 @@ fn print_cost(recipe: &Recipe) -> Result<()> {
     let cost = cost::count(recipe)?;
     print(&format!(
         "completions     {}\nlabels          {}\nsampled tokens  {}\nscored tokens   {}\ntrained tokens  {}\n\
-         time            about {} with {} on 2 cores with AVX-512\nmemory          about {:.1} GiB\n",
+         time            about {} with {} in {} on 2 cores with AVX-512\nmemory          about {:.1} GiB\n",
         cost.completions,
         cost.labels,
         cost.sampled_tokens,
         cost.scored_tokens,
         cost.trained_tokens,
-        human_seconds(cost.seconds(&cost::REFERENCE_SPEEDS)),
-        run::cost::REFERENCE_MODEL,
+        human_seconds(cost.seconds(&cost::Speeds::reference(recipe.dtype))),
+        cost::REFERENCE_MODEL,
+        recipe.dtype,
         cost::REFERENCE_GIB,
     ))
 }

@@ -1,6 +1,7 @@
 //! What a run will cost, before it starts: the figures of `--dry-run`.
 
 use super::recipe::Recipe;
+use crate::cli::Dtype;
 use crate::error::Result;
 use crate::run::prompts;
 
@@ -34,12 +35,19 @@ pub struct Speeds {
     pub train: f64,
 }
 
-/// What the minutes of `--dry-run` are estimated with: measured with [`REFERENCE_MODEL`] on 2
-/// cores with AVX-512 (LOG.md).
-pub const REFERENCE_SPEEDS: Speeds = Speeds { sample: 500.0, score: 1200.0, train: 600.0 };
+impl Speeds {
+    /// What the minutes of `--dry-run` are estimated with: the demo's, measured with
+    /// [`REFERENCE_MODEL`] on 2 cores with AVX-512 and its BF16 products (LOG.md).
+    pub fn reference(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self { sample: 480.0, score: 1300.0, train: 450.0 },
+            Dtype::Bf16 => Self { sample: 800.0, score: 2500.0, train: 750.0 },
+        }
+    }
+}
 
-/// The model of [`REFERENCE_SPEEDS`].
-pub const REFERENCE_MODEL: &str = "smollm2-135m in f32";
+/// The model of [`Speeds::reference`].
+pub const REFERENCE_MODEL: &str = "smollm2-135m";
 
 /// Peak memory of the demo, GiB.
 pub const REFERENCE_GIB: f64 = 3.0;
