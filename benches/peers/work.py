@@ -26,7 +26,7 @@ def chat(tokenizer, prompt):
 
 
 def make(tokenizer, folder):
-    """Writes Gainsay's input files and work.json; returns the workloads' names."""
+    """Writes Gainsay's input files and work.json."""
     rng = random.Random(0)
     plain = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
