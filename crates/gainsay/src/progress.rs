@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use gainsay_lm::train::peak_rss_bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +30,7 @@ impl Figures {
             tokens,
             seconds,
             tokens_per_second: if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 },
-            peak_rss_bytes: peak_rss_bytes(),
+            peak_rss_bytes: peak_rss_bytes().unwrap_or(0),
         }
     }
 
@@ -42,16 +43,6 @@ impl Figures {
         };
         format!("{}: {}{speed}", self.stage, human_seconds(self.seconds))
     }
-}
-
-/// `VmHWM` of this process, bytes; 0 where /proc does not tell.
-pub fn peak_rss_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
-        .map_or(0, |kib| kib * 1024)
 }
 
 /// `3.2 s`, `4 min 05 s`, `1 h 02 min`.
