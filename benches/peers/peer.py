@@ -79,9 +79,8 @@ def sample(model, prompts, logps):
         log_softmax(logits.float(), -1).gather(-1, new[:, step, None])
 
 
-def train(model, pairs, parameters):
+def train(model, pairs, optimizer, parameters):
     """One optimizer step of the Bradley-Terry loss on 8 pairs, 4 sequences at a time."""
-    optimizer = train.optimizer
     optimizer.zero_grad()
     for first in range(0, len(pairs), 2):
         rows = [side for pair in pairs[first : first + 2] for side in pair]
@@ -112,10 +111,7 @@ def load(engine, workload, folder):
 
         wanted = LoraConfig(task_type=TaskType.SEQ_CLS, r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"])
         model = get_peft_model(model, wanted)
-    training = workload in ("lora", "full")
-    model.train(training)
-    if training:
-        train.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+    model.train(workload in ("lora", "full"))
     if engine.startswith("compile"):
         model.forward = torch.compile(model.forward, dynamic=False)
     return model
@@ -138,10 +134,14 @@ def main():
         tokens, run = 64 * 8 * len(work), lambda: sample(model, work, not engine.startswith("openvino"))
     else:
         parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=1e-5)
         steps = [work[first : first + 8] for first in range(0, len(work), 8)]
         tokens = sum(len(s) for pair in steps[0] for s in pair)
-        run = lambda: train(model, steps[0], parameters)
-    run() if workload != "score-shared" else score(model, rows[:8], lengths[:8])
+        run = lambda: train(model, steps[0], optimizer, parameters)
+    if workload == "score-shared":
+        score(model, rows[:8], lengths[:8])
+    else:
+        run()
     started = time.perf_counter()
     run()
     seconds = time.perf_counter() - started

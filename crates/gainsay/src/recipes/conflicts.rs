@@ -35,15 +35,11 @@ pub struct Found {
 /// Bad records, a file without rewards or log-probs, mixed conventions (file and line are named),
 /// no prompt that can be ranked, Ctrl-C.
 pub fn conflicts(input: &Path, out: Option<&Path>, options: &ConflictOptions, top: usize) -> Result<Found> {
-    let found = match out {
-        None => lines::measure(input, options, top)?,
-        Some(_) => None,
-    };
-    let found = match found.filter(|found| !found.summary.all_degenerate()) {
-        Some(found) => found,
-        None => by_record(input, out, options, top)?,
-    };
-    Ok(found)
+    let quick = if out.is_none() { lines::measure(input, options, top)? } else { None };
+    match quick.filter(|found| !found.summary.all_degenerate()) {
+        Some(found) => Ok(found),
+        None => by_record(input, out, options, top),
+    }
 }
 
 /// [`conflicts`], one record after the other.

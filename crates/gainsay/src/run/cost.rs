@@ -36,8 +36,10 @@ pub struct Speeds {
 }
 
 impl Speeds {
-    /// What the minutes of `--dry-run` are estimated with: the demo's, measured with
-    /// [`REFERENCE_MODEL`] on 2 cores with AVX-512 and its BF16 products (LOG.md).
+    /// What the minutes of `--dry-run` are estimated with, for [`REFERENCE_MODEL`] on 2 cores with
+    /// AVX-512 and its BF16 products. In bf16, rates that turn the demo's counts, upper bounds all,
+    /// into the 13 minutes that it took; in f32, these times the engine's speed in f32 over that
+    /// in bf16, kind by kind (LOG.md).
     pub fn reference(dtype: Dtype) -> Self {
         match dtype {
             Dtype::F32 => Self { sample: 480.0, score: 1300.0, train: 450.0 },

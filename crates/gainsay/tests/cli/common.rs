@@ -11,6 +11,8 @@ pub fn gainsay(dir: &Path, args: &[&str]) -> Output {
 /// The command, not started.
 pub fn command(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gainsay"));
+    // The width of help texts.
+    command.env_remove("COLUMNS");
     command.current_dir(dir).args(args).stdin(Stdio::null());
     command
 }

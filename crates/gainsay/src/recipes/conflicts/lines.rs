@@ -36,7 +36,7 @@ pub fn measure(input: &Path, options: &ConflictOptions, top: usize) -> Result<Op
     let Some(mut blocks) = Blocks::open(input) else { return Ok(None) };
     let Some(first) = blocks.next() else { return Ok(None) };
     let Some(mut pass) = Pass::start(&first, options, top) else { return Ok(None) };
-    let mut measured = pass.measure(first);
+    let mut measured = pass.form.measure(first);
     loop {
         interrupt::check()?;
         let Some(current) = measured else { return Ok(None) };
@@ -207,10 +207,6 @@ impl Pass {
             strongest: Top::new(top),
             ids: HashSet::default(),
         })
-    }
-
-    fn measure(&self, block: Vec<u8>) -> Option<Measured> {
-        self.form.measure(block)
     }
 
     /// Takes the lines in, in their order; false where this pass cannot go on.
