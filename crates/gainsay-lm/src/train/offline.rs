@@ -218,6 +218,7 @@ struct Run<'a> {
     weights: Weights,
     optimizer: AdamW,
     grads: Grads,
+    dropout: Option<Key<'static>>,
     tokens: u64,
 }
 
@@ -236,7 +237,9 @@ impl<'a> Run<'a> {
         };
         let weights = Weights { model, head: None };
         let grads = weights.zero_grads(if options.full { &Trainable::Full } else { &Trainable::Lora });
-        Ok(Self { options, reference, weights, optimizer: AdamW::new(options.optimizer), grads, tokens: 0 })
+        let dropout = weights.dropout(options.seed, "offline-dropout")?;
+        let optimizer = AdamW::new(options.optimizer);
+        Ok(Self { options, reference, weights, optimizer, grads, dropout, tokens: 0 })
     }
 
     /// Sequence log-probs of each pair under the reference; zeros where none is needed.
@@ -291,8 +294,9 @@ impl<'a> Run<'a> {
         };
         self.grads.zero();
         let batch_tokens = self.options.settings.batch_tokens;
-        let loss =
-            pass::backward(&self.weights, &sequences, &units, 1.0, batch_tokens, None, &mut self.grads, &mut loss_of);
+        let dropout = self.dropout.map(|key| key.step(t));
+        let (weights, grads) = (&self.weights, &mut self.grads);
+        let loss = pass::backward(weights, &sequences, &units, 1.0, batch_tokens, None, dropout, grads, &mut loss_of);
         let grad_norm = clip_global_norm(&mut self.grads, self.options.clip);
         if !(loss.is_finite() && grad_norm.is_finite()) {
             let ids: Vec<&str> = batch.iter().map(|e| e.id.as_str()).collect();

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use gainsay_core::ranking::{Ranking, RankingRecord};
 use gainsay_core::record::{
     Answer, Candidate, Extra, PreferenceRecord, PreferenceSide, PromptRecord, SCHEMA, SelectionRecord, Source, Vote,
 };
@@ -281,6 +282,47 @@ fn side(candidate: Candidate) -> PreferenceSide {
         extra.insert("gold".into(), json!(gold));
     }
     PreferenceSide { text: candidate.text, token_ids: candidate.token_ids, finish: None, extra }
+}
+
+/// Rankings as records, one a vote: `<item>/<annotator>` of weight 1 / the item's votes, so that an
+/// item counts once however many people ranked it. A decision of the admin stands alone, under the
+/// item's id. Skips and gold checks are left out.
+pub fn rankings(items: &[ItemRow], votes: &[VoteRow], decisions: &[Resolution]) -> Vec<RankingRecord> {
+    let mut records = Vec::new();
+    for item in items.iter().filter(|item| item.expected.is_none()) {
+        let Task::Rank(record) = &item.task else { continue };
+        let ranks = |response: &Response| match response {
+            Response::Rank { ranks } => Some(ranks.iter().map(|rank| *rank as usize).collect::<Vec<_>>()),
+            _ => None,
+        };
+        let decided = decisions.iter().find(|d| d.item == item.number).and_then(|d| ranks(&d.given.response));
+        let given: Vec<(String, Vec<usize>)> = match decided {
+            Some(ranks) => vec![(record.id.clone(), ranks)],
+            None => votes
+                .iter()
+                .filter(|vote| vote.item == item.number)
+                .filter_map(|vote| Some((format!("{}/{}", record.id, vote.annotator), ranks(&vote.given.response)?)))
+                .collect(),
+        };
+        let weight = 1.0 / given.len() as f64;
+        records.extend(given.into_iter().map(|(id, ranks)| {
+            let mut extra = Extra::new();
+            if weight != 1.0 {
+                extra.insert("weight".into(), json!(weight));
+            }
+            RankingRecord {
+                schema: SCHEMA,
+                id,
+                prompt: record.prompt.clone(),
+                completions: record.completions.clone(),
+                ranking: Ranking::of_ranks(&ranks),
+                source: Some(Source::Web),
+                meta: record.meta.clone(),
+                extra,
+            }
+        }));
+    }
+    records
 }
 
 /// Judged completions as prompt records, one an item: the completion carries `label` (of most

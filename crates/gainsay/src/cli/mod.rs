@@ -408,9 +408,12 @@ pub struct EvaluateArgs {
     /// Decoding.
     #[command(flatten)]
     pub decoding: DecodingArgs,
-    /// Completions a prompt at temperature 1 for the KL
+    /// Completions a prompt at temperature 1 for the KL and the entropy
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub kl_n: usize,
+    /// Prompts with everyday answers: does the policy still find them likely?
+    #[arg(long, value_name = "F")]
+    pub everyday: Option<PathBuf>,
     /// Run seed
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

@@ -1,6 +1,6 @@
 //! The recipe of a run: what `recipe.toml` may say, with its defaults. Unknown keys are refused.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -281,13 +281,15 @@ impl Default for PolicyTraining {
 pub struct Evaluate {
     /// Completions a prompt, sampled as candidates are.
     pub n: usize,
-    /// Completions a prompt at temperature 1, for the KL.
+    /// Completions a prompt at temperature 1, for the KL and the entropy.
     pub kl_n: usize,
+    /// Prompts with everyday answers, for the capability check.
+    pub everyday: Option<PathBuf>,
 }
 
 impl Default for Evaluate {
     fn default() -> Self {
-        Self { n: 8, kl_n: 2 }
+        Self { n: 8, kl_n: 2, everyday: None }
     }
 }
 
