@@ -383,4 +383,46 @@ mod tests {
         assert_eq!(outcome(Some([0.5, 0.0, 0.0, 0.5])), (Answer::First, Some(1.0)));
         assert_eq!(outcome(Some([0.5, 0.5, 0.0, 0.0])), (Answer::Tie, Some(0.5)));
     }
+
+    #[test]
+    fn every_vote_on_a_ranking_becomes_a_record_and_an_item_counts_once() {
+        let record: PromptRecord = serde_json::from_str(
+            r#"{"id":"sky","prompt":"q","completions":[{"text":"a"},{"text":"b"},{"text":"c"}],"meta":{"topic":"t"}}"#,
+        )
+        .unwrap();
+        let item = |number, expected: Option<&str>| ItemRow {
+            number,
+            task: Task::Rank(PromptRecord { id: format!("sky-{number}"), ..record.clone() }),
+            expected: expected.map(str::to_owned),
+        };
+        let given = |ranks: &[u8]| super::super::task::Given {
+            response: Response::Rank { ranks: ranks.to_vec() },
+            comment: String::new(),
+        };
+        let vote = |item, annotator: &str, given| VoteRow {
+            item,
+            annotator: annotator.into(),
+            given,
+            swapped: false,
+            seconds: 1.0,
+            at: 0,
+        };
+        let skip =
+            super::super::task::Given { response: Response::Skip { reason: String::new() }, comment: String::new() };
+        let votes = [
+            vote(1, "ann", given(&[2, 1, 2])),
+            vote(1, "bo", given(&[1, 2, 3])),
+            vote(1, "cy", skip),
+            vote(2, "ann", given(&[1, 2, 3])),
+            vote(3, "ann", given(&[1, 2, 3])),
+        ];
+        let decided = Resolution { item: 2, given: given(&[3, 2, 1]), reason: "so".into() };
+        let found = rankings(&[item(1, None), item(2, None), item(3, Some("x"))], &votes, &[decided]);
+        let ids: Vec<&str> = found.iter().map(|r| r.id.as_str()).collect();
+        assert_eq!(ids, ["sky-1/ann", "sky-1/bo", "sky-2"]);
+        assert_eq!(found[0].ranking, Ranking(vec![vec![1], vec![0, 2]]));
+        assert_eq!((found[0].extra["weight"].as_f64(), found[2].extra.get("weight")), (Some(0.5), None));
+        assert_eq!(found[2].ranking, Ranking(vec![vec![2], vec![1], vec![0]]));
+        assert!(found.iter().all(|r| r.source == Some(Source::Web) && r.meta["topic"] == "t"));
+    }
 }
