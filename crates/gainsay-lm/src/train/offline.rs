@@ -118,6 +118,9 @@ pub struct OfflineStep {
     pub grad_norm: f64,
     /// Learning rate.
     pub lr: f64,
+    /// Tokens of the batch.
+    #[serde(default)]
+    pub tokens: u64,
 }
 
 /// What [`train_offline`] did.
@@ -276,7 +279,8 @@ impl<'a> Run<'a> {
     fn step(&mut self, batch: &[&Example], references: &[[f64; 2]], lr: f64, t: u32) -> Result<OfflineStep, LmError> {
         let objective = self.options.objective;
         let sequences: Vec<Sequence> = batch.iter().flat_map(|e| e.sequences.clone()).collect();
-        self.tokens += sequences.iter().map(|s| s.tokens.len() as u64).sum::<u64>();
+        let tokens = sequences.iter().map(|s| s.tokens.len() as u64).sum::<u64>();
+        self.tokens += tokens;
         let mut units: Vec<Range<usize>> = Vec::with_capacity(batch.len());
         for example in batch {
             let start = units.last().map_or(0, |u| u.end);
@@ -309,7 +313,7 @@ impl<'a> Run<'a> {
         }
         self.weights.apply(&mut self.optimizer, &self.grads, lr);
         let accuracy = (ordered > 0.0).then(|| right / ordered);
-        Ok(OfflineStep { step: t + 1, steps: 0, loss, accuracy, grad_norm, lr })
+        Ok(OfflineStep { step: t + 1, steps: 0, loss, accuracy, grad_norm, lr, tokens })
     }
 
     fn resume(&mut self, checkpoints: Option<&Checkpoints>) -> Result<Vec<OfflineStep>, LmError> {

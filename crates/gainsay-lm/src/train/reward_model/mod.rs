@@ -343,7 +343,8 @@ impl<'a> Run<'a> {
             let (loss, grad_norm) = self.step(batch, &mut grads, schedule.at(t))?;
             history.sum += loss * batch.len() as f64;
             history.losses.push(loss);
-            let event = RewardStep { step: t + 1, steps, loss, grad_norm, lr: schedule.at(t) };
+            let tokens = batch.iter().map(|item| item.tokens() as u64).sum();
+            let event = RewardStep { step: t + 1, steps, loss, grad_norm, lr: schedule.at(t), tokens };
             tell(progress, &TrainEvent::RewardStep(event))?;
             if place + 1 == per_epoch as usize {
                 let train_loss = std::mem::take(&mut history.sum) / train.len() as f64;
