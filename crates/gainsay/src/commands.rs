@@ -284,7 +284,7 @@ fn evaluate_command(args: &cli::EvaluateArgs) -> Result<()> {
         gold: gold.as_ref(),
         n: args.decoding.n,
         kl_n: args.kl_n,
-        everyday: args.everyday.as_deref().map(inputs::local).transpose()?,
+        everyday: run::prompts::everyday(&args.everyday)?,
         decoding: decoding(&args.decoding, args.seed, false, "evaluate"),
     };
     let scratch = tempfile::tempdir().map_err(|e| Error::Run(format!("no temporary folder: {e}")))?;

@@ -35,7 +35,7 @@ pub struct Setting<'a> {
     /// Completions a prompt at temperature 1, for the KL.
     pub kl_n: usize,
     /// Prompts with answers whose log-probs training should leave as they are.
-    pub everyday: Option<PathBuf>,
+    pub everyday: Option<Vec<PromptRecord>>,
     /// How completions are sampled.
     pub decoding: Decoding,
 }
@@ -85,7 +85,8 @@ pub fn evaluate(
         .collect();
     add_kl(setting, subject, &records, &mut per_prompt)?;
     add_accuracy(setting, base_rollouts.unwrap_or(&records), &mut per_prompt)?;
-    let everyday = setting.everyday.as_deref().map(|path| everyday(setting, subject, path)).transpose()?;
+    let everyday =
+        setting.everyday.as_deref().map(|answers| everyday(setting, subject, answers)).transpose()?.flatten();
     let evaluation = summarize(setting, subject, base_rollouts.is_some(), everyday, per_prompt);
     crate::run::directory::write_json(&dir.join("evaluation.json"), &evaluation)?;
     Ok(figures)
@@ -144,8 +145,7 @@ fn add_kl(
 }
 
 /// How likely the policy and the base find given answers.
-fn everyday(setting: &Setting<'_>, subject: &Subject<'_>, path: &Path) -> Result<Everyday> {
-    let records: Vec<PromptRecord> = files::read_all(path)?;
+fn everyday(setting: &Setting<'_>, subject: &Subject<'_>, records: &[PromptRecord]) -> Result<Option<Everyday>> {
     let (mut answers, mut by_prompt) = (0, Vec::new());
     for chunk in records.chunks(32) {
         interrupt::check()?;
@@ -162,9 +162,7 @@ fn everyday(setting: &Setting<'_>, subject: &Subject<'_>, path: &Path) -> Result
             by_prompt.extend(mean(&policy).zip(mean(&base)));
         }
     }
-    measure::everyday(answers, &by_prompt, setting.decoding.seed).ok_or_else(|| {
-        Error::Input(format!("{}: no prompt has a completion; everyday answers are prompts with them", path.display()))
-    })
+    Ok(measure::everyday(answers, &by_prompt, setting.decoding.seed))
 }
 
 /// The reward model's accuracy a prompt, over the pairs of a common pool with different gold.

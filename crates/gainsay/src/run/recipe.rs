@@ -1,6 +1,6 @@
 //! The recipe of a run: what `recipe.toml` may say, with its defaults. Unknown keys are refused.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -283,13 +283,13 @@ pub struct Evaluate {
     pub n: usize,
     /// Completions a prompt at temperature 1, for the KL and the entropy.
     pub kl_n: usize,
-    /// Prompts with everyday answers, for the capability check.
-    pub everyday: Option<PathBuf>,
+    /// Prompts with everyday answers, for the capability check: a file, `builtin` or `none`.
+    pub everyday: String,
 }
 
 impl Default for Evaluate {
     fn default() -> Self {
-        Self { n: 8, kl_n: 2, everyday: None }
+        Self { n: 8, kl_n: 2, everyday: "builtin".into() }
     }
 }
 
