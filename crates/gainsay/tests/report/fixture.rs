@@ -356,7 +356,7 @@ fn evaluation(arm: &str, round: u32, gain: f64) -> Evaluation {
         prompts: HELD_OUT,
         completions_per_prompt: 4,
         temperature: 0.7,
-        everyday: None,
+        everyday: gainsay::evaluation::measure::everyday(24, &[(-2.5 - gain, -2.5), (-2.0, -2.0)], 3),
         metrics: metrics(&per_prompt),
         per_prompt,
     }
