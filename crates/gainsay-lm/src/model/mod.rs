@@ -2,6 +2,7 @@
 
 pub mod backbone;
 pub mod cache;
+mod dropout;
 pub mod forward;
 pub mod generate;
 mod kv;

@@ -6,6 +6,7 @@ use clap::CommandFactory;
 use gainsay_core::files::{self, Kind};
 use gainsay_core::import::DataFormat;
 use gainsay_core::known::KnownReward;
+use gainsay_core::ranking::RankingRecord;
 use gainsay_core::record::{PreferenceRecord, PromptRecord};
 
 use super::{print, print_json, to_json};
@@ -31,11 +32,16 @@ fn convert(args: &cli::ConvertArgs) -> Result<()> {
     let natural = || -> Result<ConvertTo> {
         let row = if map.is_some() { None } else { files::first_row(&file)? };
         let kind = row.and_then(|row| DataFormat::of(&row)).map(|(format, _)| format.kind());
-        Ok(if kind == Some(Kind::Preference) { ConvertTo::Preferences } else { ConvertTo::Prompts })
+        Ok(match kind {
+            Some(Kind::Preference) => ConvertTo::Preferences,
+            Some(Kind::Ranking) => ConvertTo::Rankings,
+            _ => ConvertTo::Prompts,
+        })
     };
     let (count, what) = match args.to.map_or_else(natural, Ok)? {
         ConvertTo::Prompts => (data_inspect::convert::<PromptRecord>(&file, map, &args.out)?, "prompts"),
         ConvertTo::Preferences => (data_inspect::convert::<PreferenceRecord>(&file, map, &args.out)?, "preferences"),
+        ConvertTo::Rankings => (data_inspect::convert::<RankingRecord>(&file, map, &args.out)?, "rankings"),
     };
     eprintln!("{count} {what} in {}", args.out.display());
     Ok(())

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use gainsay_core::rng::Key;
 use gainsay_kernels::vector::axpy;
 
 use crate::model::packed::added_rows;
@@ -11,6 +12,7 @@ use crate::policy::by_sequence;
 use crate::reward::head_product;
 use crate::sequence::{Sequence, micro_batches};
 use crate::train::Weights;
+use crate::train::weights::dropped;
 
 /// Tapes are kept between the forward and the backward pass up to this size, in bytes; larger
 /// steps run the forward pass again.
@@ -76,7 +78,8 @@ fn read(weights: &Weights, tape: &Tape, sequences: &[Sequence], temperature: f64
 /// Adds the gradient of a loss over `sequences` to `grads`. `units` are consecutive runs of
 /// sequences that the loss reads together; `loss` gets a unit's place and its tokens and returns
 /// its loss and derivatives. What an earlier [`forward`] of just these sequences by the same
-/// weights gave is used instead of computing it again. Returns the sum of the losses.
+/// weights gave is used instead of computing it again; with `dropout`, the step's key, there is
+/// no such thing. Returns the sum of the losses.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn backward<L>(
     weights: &Weights,
@@ -85,6 +88,7 @@ pub(crate) fn backward<L>(
     temperature: f64,
     batch_tokens: usize,
     known: Option<(&[Tokens], Vec<Option<Tape>>)>,
+    dropout: Option<Key<'_>>,
     grads: &mut Grads,
     loss: &mut L,
 ) -> f64
@@ -101,7 +105,7 @@ where
         let first = units[batch.start].start;
         let own = &sequences[first..units[batch.end - 1].end];
         let tape = tapes.next().flatten().unwrap_or_else(|| {
-            let packed = Packed::sharing(own);
+            let packed = dropped(Packed::sharing(own), dropout);
             let keep = model.keep_within(KEPT_TAPES / 2, packed.tokens.len(), grads);
             model.forward_tape(&packed, keep, grads)
         });
