@@ -7,4 +7,5 @@ mod ecosystem;
 mod interop;
 mod output;
 mod training;
+mod web_feedback;
 mod whole_loop;
