@@ -35,7 +35,10 @@ impl Kind {
 /// One question.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", content = "record", rename_all = "lowercase")]
-#[expect(clippy::large_enum_variant, reason = "most items are comparisons, the larger variant: a box would cost more than it saves")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most items are comparisons, the larger variant: a box would cost more than it saves"
+)]
 pub enum Task {
     /// A selected pair.
     Compare(SelectionRecord),

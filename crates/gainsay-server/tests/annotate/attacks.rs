@@ -143,7 +143,10 @@ async fn guessing_is_slowed_down_and_finds_nothing() {
 async fn contents(store: &Store) -> String {
     let (items, votes, people) = (store.items().await, store.votes().await, store.people().await);
     let (settings, decided, trail) = (store.settings().await, store.resolutions().await, store.events(10_000).await);
-    format!("{:?}", (items.unwrap(), votes.unwrap(), people.unwrap(), settings.unwrap(), decided.unwrap(), trail.unwrap()))
+    format!(
+        "{:?}",
+        (items.unwrap(), votes.unwrap(), people.unwrap(), settings.unwrap(), decided.unwrap(), trail.unwrap())
+    )
 }
 
 const SQL: &str = "'; DROP TABLE items; UPDATE meta SET value = 'x'; -- \" OR 1=1";
@@ -173,7 +176,8 @@ async fn sql_in_free_text_is_text() {
         let boss = admin(&app, &store).await;
         let csrf = value(&boss.get("/admin/people").await.text, "csrf");
         assert_eq!(boss.post("/admin/people", &[("csrf", &csrf), ("name", SQL)]).await.status, 200);
-        let settings = [("title", SQL), ("guidelines", SQL), ("overlap", "2"), ("gold_every", "0"), ("lease_seconds", "60")];
+        let settings =
+            [("title", SQL), ("guidelines", SQL), ("overlap", "2"), ("gold_every", "0"), ("lease_seconds", "60")];
         let mut fields = vec![("csrf", csrf.as_str()), ("cost_per_hour", "1")];
         fields.extend(settings);
         assert_eq!(boss.post("/admin/settings", &fields).await.status, 303);
@@ -257,7 +261,11 @@ async fn exports_run_nowhere_and_their_names_lead_nowhere() {
         let risky = ["=HYPER", "+1", "@x", "-ann", "=cmd"];
         for text in risky {
             assert!(csv.text.contains(&format!("'{text}")), "{text} is not disarmed in {}", csv.text);
-            assert!(!csv.text.contains(&format!(",{text}")) && !csv.text.contains(&format!("\"{text}")), "{}", csv.text);
+            assert!(
+                !csv.text.contains(&format!(",{text}")) && !csv.text.contains(&format!("\"{text}")),
+                "{}",
+                csv.text
+            );
         }
         for (name, kind) in [
             ("votes.csv", "text/csv; charset=utf-8"),
@@ -268,8 +276,13 @@ async fn exports_run_nowhere_and_their_names_lead_nowhere() {
             assert_eq!((file.kind.as_str(), file.disposition), (kind, format!("attachment; filename=\"{name}\"")));
             assert!(file.cookie.is_empty() && file.policy.contains("default-src 'none'"));
         }
-        for name in ["../../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2e%2e", "votes.csv%00", "votes.csv%0d%0aX:%20y", SCRIPT] {
-            let path = format!("/admin/export/{}", if name.contains('%') { name.into() } else { crate::support_web::encode(name) });
+        for name in
+            ["../../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2e%2e", "votes.csv%00", "votes.csv%0d%0aX:%20y", SCRIPT]
+        {
+            let path = format!(
+                "/admin/export/{}",
+                if name.contains('%') { name.into() } else { crate::support_web::encode(name) }
+            );
             let refused = boss.get(&path).await;
             assert_eq!(refused.status, 404, "{name}");
             assert!(!refused.text.contains("evil") && !refused.text.contains("alert"), "{}", refused.text);

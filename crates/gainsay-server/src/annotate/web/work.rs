@@ -30,7 +30,8 @@ pub(super) async fn guidelines(State(app): Shared, who: Annotator) -> Answered {
     let settings = app.store.settings().await?;
     let body = html! {
         section.card {
-            (markdown::render(&settings.guidelines))
+            h1 { "Guidelines" }
+            div.text { (markdown::render(&settings.guidelines)) }
             form method="post" action=(app.path("/guidelines")) {
                 (csrf_field(&who.csrf))
                 // Without autofocus: the end of the Enter that opened this page would press it unread.
@@ -122,8 +123,8 @@ fn tools(app: &App, csrf: &str, progress: &Progress) -> Markup {
     html! {
         div.progress {
             progress aria-label="Answers of all" value=(progress.answered) max=(most) {}
-            span { (progress.answered) " of " (progress.wanted) }
-            span.pace { "you: " (progress.mine) ", " (progress.last_hour) " in the last hour" }
+            span { (progress.answered) " of " (progress.wanted) span.unit { " answers" } }
+            span.pace { "you: " (progress.mine) ", in the last hour: " (progress.last_hour) }
         }
         form.tool method="post" action=(app.path("/undo")) {
             (csrf_field(csrf))
@@ -136,7 +137,13 @@ fn tools(app: &App, csrf: &str, progress: &Progress) -> Markup {
 fn question(app: &App, csrf: &str, assignment: &Assignment, settings: &Settings) -> Markup {
     let fields = draft_fields(assignment.draft.as_deref(), assignment.swapped);
     let task = &assignment.item.task;
+    let title = match task.kind() {
+        Kind::Compare => "Which answer is better?",
+        Kind::Rank => "Put the answers in order",
+        Kind::Judge => "How is the answer?",
+    };
     html! {
+        h1.unseen { (title) }
         section.prompt aria-label="What was asked" { (conversation(task.prompt())) }
         form #answer .task method="post" action=(app.path("/work")) data-draft=(app.path("/draft")) {
             (csrf_field(csrf))
@@ -158,7 +165,7 @@ fn question(app: &App, csrf: &str, assignment: &Assignment, settings: &Settings)
 pub(super) fn conversation(prompt: &Prompt) -> Markup {
     html! {
         @for turn in prompt.messages() {
-            article.turn {
+            article.turn.assistant[turn.role == "assistant"] {
                 h2.role { (role(&turn.role)) }
                 div.text { (markdown::render(&turn.content)) }
             }
@@ -207,7 +214,7 @@ fn compare(task: &Task, swapped: bool, fields: &HashMap<String, String>) -> Mark
             }
         }
         fieldset.choices {
-            legend { "Which is better?" }
+            legend { "Which answer is better?" }
             @for (value, text, name) in CHOICES {
                 button type="submit" name="answer" value=(value) data-key=(name) .before[before == value] {
                     (text) " " (key(name))
@@ -286,7 +293,7 @@ fn judge(task: &Task, fields: &HashMap<String, String>, labels: &[String]) -> Ma
             div.labels { (rating("rating", "r", fields)) }
         }
         fieldset.choices {
-            legend { "How is it?" }
+            legend { "How is the answer?" }
             @for (index, label) in labels.iter().enumerate() {
                 @let number = (index + 1).to_string();
                 button type="submit" name="label" value=(label) data-key=(number) .before[before == label] {
