@@ -5,6 +5,8 @@ mod bad_input;
 mod common;
 mod ecosystem;
 mod interop;
+mod judge;
 mod output;
 mod training;
+mod web_feedback;
 mod whole_loop;
