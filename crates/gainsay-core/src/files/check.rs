@@ -100,11 +100,7 @@ impl Record for PromptRecord {
     }
 
     fn check(&self) -> Result<(), String> {
-        header(&self.id, self.schema)?;
-        prompt(&self.prompt)?;
-        for (index, one) in self.completions.iter().enumerate() {
-            completion(one).map_err(|what| format!("completions[{index}]: {what}"))?;
-        }
+        candidates(&self.id, self.schema, &self.prompt, &self.completions)?;
         within("kendall_tau_distance", self.kendall_tau_distance, 0.0, 1.0)?;
         within("tau_b", self.tau_b, -1.0, 1.0)
     }
@@ -215,17 +211,23 @@ impl Record for RankingRecord {
     }
 
     fn check(&self) -> Result<(), String> {
-        header(&self.id, self.schema)?;
-        prompt(&self.prompt)?;
-        for (index, one) in self.completions.iter().enumerate() {
-            completion(one).map_err(|what| format!("completions[{index}]: {what}"))?;
-        }
+        candidates(&self.id, self.schema, &self.prompt, &self.completions)?;
         self.ranking.check(self.completions.len())
     }
 
     fn adopt(row: &Map<String, Value>, number: u64) -> Option<Result<Self, String>> {
         import::ranking_row(row, number)
     }
+}
+
+/// A prompt with its completions.
+fn candidates(id: &str, schema: u32, asked: &Prompt, completions: &[Completion]) -> Result<(), String> {
+    header(id, schema)?;
+    prompt(asked)?;
+    for (index, one) in completions.iter().enumerate() {
+        completion(one).map_err(|what| format!("completions[{index}]: {what}"))?;
+    }
+    Ok(())
 }
 
 fn header(id: &str, schema: u32) -> Result<(), String> {

@@ -314,37 +314,37 @@ mod tests {
         (features, labels, truth)
     }
 
-    #[test]
-    fn the_gradient_vanishes_at_the_optimum_only() {
-        let (features, labels, _) = pool(300, 10);
-        let options = HeadFitOptions { l2: 0.01, center: 0.01, ..HeadFitOptions::default() };
-        let problem = Problem::new(&features, 10, &labels, &options);
-        let mut gradient = vec![0.0; 10];
-        // The gradient is the derivative of the value (central differences).
+    /// The gradient is the derivative of the value (central differences), and any other point than
+    /// the fit is worse: convexity, checked along random directions.
+    fn fits(features: &[f32], width: usize, labels: &[Label], options: &HeadFitOptions) -> HeadFit {
+        let problem = Problem::new(features, width, labels, options);
+        let mut gradient = vec![0.0; width];
         let mut stream = Key::new(2, "head-fit").stream();
-        let x: Vec<f64> = (0..10).map(|_| stream.normal()).collect();
+        let x: Vec<f64> = (0..width).map(|_| stream.normal()).collect();
         problem.evaluate(&x, &mut gradient);
-        for j in 0..10 {
+        for j in 0..width {
             let at = |h: f64| {
                 let mut moved = x.clone();
                 moved[j] += h;
-                problem.evaluate(&moved, &mut [0.0; 10])
+                problem.evaluate(&moved, &mut vec![0.0; width])
             };
             let numeric = (at(1e-5) - at(-1e-5)) / 2e-5;
             assert!((gradient[j] - numeric).abs() < 1e-7, "{j}: {} {numeric}", gradient[j]);
         }
-        let fit = fit_head(&features, 10, &labels, &options);
+        let fit = fit_head(features, width, labels, options);
         assert!(fit.converged, "{fit:?}");
-        // Any other point is worse: convexity, checked along random directions.
         for _ in 0..50 {
-            let moved: Vec<f64> = fit
-                .head
-                .iter()
-                .zip(&problem.inverse_scale)
-                .map(|(w, s)| f64::from(*w) / s + 0.05 * stream.normal())
-                .collect();
+            let scaled = fit.head.iter().zip(&problem.inverse_scale).map(|(w, s)| f64::from(*w) / s);
+            let moved: Vec<f64> = scaled.map(|x| x + 0.05 * stream.normal()).collect();
             assert!(problem.evaluate(&moved, &mut gradient) > fit.objective);
         }
+        fit
+    }
+
+    #[test]
+    fn the_gradient_vanishes_at_the_optimum_only() {
+        let (features, labels, _) = pool(300, 10);
+        fits(&features, 10, &labels, &HeadFitOptions { l2: 0.01, center: 0.01, ..HeadFitOptions::default() });
     }
 
     #[test]
@@ -397,30 +397,7 @@ mod tests {
             .map(|i| Label::Ranking(RankLabel { groups: groups[i % 3].clone(), weight: 1.0 + (i % 2) as f64 }))
             .collect();
         let options = HeadFitOptions { l2: 0.01, center: 0.05, ..HeadFitOptions::default() };
-        let problem = Problem::new(&features, 6, &labels, &options);
-        let mut gradient = vec![0.0; 6];
-        let mut stream = Key::new(2, "head-fit").stream();
-        let x: Vec<f64> = (0..6).map(|_| stream.normal()).collect();
-        problem.evaluate(&x, &mut gradient);
-        for j in 0..6 {
-            let at = |h: f64| {
-                let mut moved = x.clone();
-                moved[j] += h;
-                problem.evaluate(&moved, &mut [0.0; 6])
-            };
-            assert!((gradient[j] - (at(1e-5) - at(-1e-5)) / 2e-5).abs() < 1e-7);
-        }
-        let fit = fit_head(&features, 6, &labels, &options);
-        assert!(fit.converged && fit.iterations < 60, "{fit:?}");
-        for _ in 0..50 {
-            let moved: Vec<f64> = fit
-                .head
-                .iter()
-                .zip(&problem.inverse_scale)
-                .map(|(w, s)| f64::from(*w) / s + 0.05 * stream.normal())
-                .collect();
-            assert!(problem.evaluate(&moved, &mut gradient) > fit.objective);
-        }
+        assert!(fits(&features, 6, &labels, &options).iterations < 60);
     }
 
     #[test]
