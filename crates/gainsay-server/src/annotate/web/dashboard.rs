@@ -128,7 +128,7 @@ fn agreement(a: &Agreement) -> Markup {
         section.card {
             h2 { "Agreement" }
             p.hint { "Corrected for chance: 1 is perfect, 0 is that of chance. " (a.units) " items have two answers or more. Brackets are 95 % intervals over items." }
-            div.scroll {
+            div.scroll tabindex="0" role="region" aria-label="Agreement" {
             table {
                 tbody {
                     tr { th scope="row" { "Krippendorff's alpha, which answer" } td.number { (interval(a.alpha_nominal)) } }
@@ -154,7 +154,7 @@ fn people(people: &[PersonMeasures]) -> Markup {
         section.card {
             h2 { "Annotators" }
             p.hint { "Sides are random, so an unbiased annotator takes the left one half of the time. How often the longer answer should win is not known; compare annotators." }
-            div.scroll {
+            div.scroll tabindex="0" role="region" aria-label="Annotators" {
             table {
                 thead { tr { th { "Name" } th { "Answers" } th { "Skips" } th { "Median time" } th { "Gold checks right" } th { "Takes the left" } th { "Takes the longer" } } }
                 tbody {
