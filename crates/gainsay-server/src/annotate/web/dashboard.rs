@@ -91,10 +91,11 @@ fn tiles(o: &Overview, settings: &Settings) -> Markup {
     }
 }
 
-/// `3 min 20 s`, from an hour on `2.5 h`.
+/// `20 s`, `3 min 20 s`, from an hour on `2.5 h`.
 fn duration(seconds: f64) -> String {
     match seconds {
         s if s >= 3600.0 => format!("{:.1} h", s / 3600.0),
+        s if s < 60.0 => format!("{:.0} s", s.floor()),
         s => format!("{:.0} min {:.0} s", (s / 60.0).floor(), (s % 60.0).floor()),
     }
 }
