@@ -84,7 +84,7 @@ export const type = async (page, selector, text) => {
 /** Signs the admin in. */
 export const signIn = async (page, base) => {
   await page.goto(`${base}/admin`);
-  await page.keyboard.type(SECRET);
+  await type(page, "#secret", SECRET);
   await press(page, "Enter");
 };
 

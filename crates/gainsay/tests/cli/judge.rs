@@ -65,7 +65,7 @@ fn serve(stream: &TcpStream, verdicts: &Verdicts) {
     }
 }
 
-/// 0.9 for the good answer wherever it stands, and 0.2 more for whatever stands first.
+/// P(A): 0.95 where the good answer stands first, 0.15 where it stands second.
 fn verdict(question: &str) -> Value {
     assert!(question.starts_with("Own words."), "the template of the file");
     let p: f64 = if question.contains("A: good") { 0.95 } else { 0.15 };
