@@ -2,6 +2,8 @@
 
 pub mod backbone;
 pub mod cache;
+mod compute;
+pub mod device;
 pub mod forward;
 pub mod generate;
 mod kv;
@@ -12,6 +14,8 @@ pub mod params;
 mod sampler;
 pub mod trunk;
 
+pub use compute::Recording;
+pub use device::Place;
 pub use forward::{Keep, Tape};
 pub use gainsay_kernels::gemm::Precision;
 pub use generate::{GenOptions, Generated, generate};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::head_fit::PairLabel;
 use super::pairs::TrainPair;
+use crate::error::LmError;
 use crate::loss::sigmoid;
 use crate::model::{Model, Packed};
 use crate::reward::head_product;
@@ -41,16 +42,24 @@ pub fn pair_accuracy(labels: &[PairLabel], rewards: &[(f64, f64)]) -> Option<Int
 }
 
 /// Rewards of both sides of each pair.
-pub(crate) fn rewards(model: &Model, head: &[f32], pairs: &[&TrainPair], batch_tokens: usize) -> Vec<(f64, f64)> {
+///
+/// # Errors
+/// What a device reports.
+pub(crate) fn rewards(
+    model: &Model,
+    head: &[f32],
+    pairs: &[&TrainPair],
+    batch_tokens: usize,
+) -> Result<Vec<(f64, f64)>, LmError> {
     let lengths: Vec<usize> = pairs.iter().map(|p| p.rows()).collect();
     let mut out = Vec::with_capacity(pairs.len());
     for range in micro_batches(&lengths, batch_tokens) {
         let packed = pack(&pairs[range]);
-        let hidden = model.hidden(&packed);
+        let hidden = model.rows(&packed, None)?;
         let values: Vec<f64> = packed.last_rows().iter().map(|&row| head_product(hidden.row(row), head)).collect();
         out.extend(values.chunks_exact(2).map(|pair| (pair[0], pair[1])));
     }
-    out
+    Ok(out)
 }
 
 /// Both sides of each pair, one after the other, their prompt once.

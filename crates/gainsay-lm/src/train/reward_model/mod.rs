@@ -217,7 +217,7 @@ impl<'a> Run<'a> {
         let compute = |new: &[Sequence]| {
             tokens += new.iter().map(|s| s.tokens.len() as u64).sum::<u64>();
             done += new.len();
-            let features = read_features(model, new, &options.reads, options.settings.batch_tokens);
+            let features = read_features(model, new, &options.reads, options.settings.batch_tokens)?;
             tell(progress, &TrainEvent::Features { done, total: sides.len() })?;
             Ok(features)
         };
@@ -245,7 +245,7 @@ impl<'a> Run<'a> {
             return Ok((0..pairs.len()).map(|i| (value(2 * i), value(2 * i + 1))).collect());
         }
         self.count(pairs);
-        Ok(rewards(&self.weights.model, self.head(), pairs, self.options.settings.batch_tokens))
+        rewards(&self.weights.model, self.head(), pairs, self.options.settings.batch_tokens)
     }
 
     fn evaluate(
@@ -365,7 +365,8 @@ impl<'a> Run<'a> {
     /// One optimizer step on the mean loss of `batch`; (that loss, the gradient's norm).
     fn step(&mut self, batch: &[&TrainPair], grads: &mut Grads, lr: f64) -> Result<(f64, f64), LmError> {
         grads.zero();
-        let loss = batch_gradient(&self.weights, batch, self.options.center, self.options.settings.batch_tokens, grads);
+        let loss =
+            batch_gradient(&self.weights, batch, self.options.center, self.options.settings.batch_tokens, grads)?;
         self.count(batch);
         let norm = clip_global_norm(grads, self.options.clip);
         if !(loss.is_finite() && norm.is_finite()) {
@@ -435,13 +436,16 @@ const TAPE_BYTES: usize = 1 << 30;
 
 /// Adds the gradient of the batch's mean pair loss to `grads` and returns that loss. Pairs go
 /// through the model in micro-batches of at most `batch_tokens` tokens, both sides together.
+///
+/// # Errors
+/// What a device reports.
 pub fn batch_gradient(
     weights: &Weights,
     batch: &[&TrainPair],
     center: f64,
     batch_tokens: usize,
     grads: &mut Grads,
-) -> f64 {
+) -> Result<f64, LmError> {
     let lengths: Vec<usize> = batch.iter().map(|p| p.rows()).collect();
     let head = weights.head.as_deref().unwrap_or_default();
     let mut total = 0.0;
@@ -449,21 +453,21 @@ pub fn batch_gradient(
         let pairs = &batch[range];
         let packed = pack(pairs);
         let keep = weights.model.keep_within(TAPE_BYTES, packed.tokens.len(), grads);
-        let tape = weights.model.forward_tape(&packed, keep, grads);
+        let tape = weights.model.record(&packed, keep, grads)?;
         let rows = packed.last_rows();
-        let values: Vec<f64> = rows.iter().map(|&row| head_product(tape.hidden.row(row), head)).collect();
-        let mut d_hidden = Mat::zeros(tape.hidden.rows, tape.hidden.cols);
+        let values: Vec<f64> = rows.iter().map(|&row| head_product(tape.hidden().row(row), head)).collect();
+        let mut d_hidden = Mat::zeros(tape.hidden().rows, tape.hidden().cols);
         for ((pair, value), rows) in pairs.iter().zip(values.chunks_exact(2)).zip(rows.chunks_exact(2)) {
             let loss = pair.label.loss(value[0], value[1], center);
             total += loss.loss;
             for (&row, d_reward) in rows.iter().zip([loss.d_r1, loss.d_r2]) {
                 let d_reward = (d_reward / batch.len() as f64) as f32;
-                head_backward(d_reward, head, tape.hidden.row(row), d_hidden.row_mut(row), grads);
+                head_backward(d_reward, head, tape.hidden().row(row), d_hidden.row_mut(row), grads);
             }
         }
-        weights.model.backward(tape, d_hidden, grads);
+        weights.model.pull_back(tape, d_hidden, grads)?;
     }
-    total / batch.len() as f64
+    Ok(total / batch.len() as f64)
 }
 
 /// r = head . hidden: adds d_r head to the row's gradient and d_r hidden to the head's.
