@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -119,7 +118,7 @@ fn log_probs_hidden_rows_and_rewards_are_the_engines() {
             }
             let head = normals(hidden.cols, 1);
             let reward = |hidden: &Mat| -> Vec<f32> {
-                let of = |row: usize| hidden.row(row).iter().zip(&head).map(|(h, w)| h * w).sum();
+                let of = |row: usize| -> f32 { hidden.row(row).iter().zip(&head).map(|(h, w)| h * w).sum() };
                 batch.last_rows().into_iter().map(of).collect()
             };
             close(what, &reward(&found), &reward(&hidden), 1e-4);
@@ -282,7 +281,6 @@ fn loaded(place: &Place) -> Loaded {
 
 #[test]
 fn training_takes_the_engines_steps() {
-    let go_on = |_: &gainsay_lm::train::TrainEvent| ControlFlow::Continue(());
     for place in places() {
         let family = loaded(&place).backbone.config.family;
         let fine_tuned = |place: &Place, full: bool| -> OfflineReport {
@@ -292,7 +290,7 @@ fn training_takes_the_engines_steps() {
             let examples = sequences(&model).into_iter().filter(|s| !s.completion().is_empty());
             let example = |(i, s)| Example { id: format!("{i}"), sequences: vec![s], p: 1.0, heldout: i == 1 };
             let examples: Vec<Example> = examples.enumerate().map(example).collect();
-            train_offline(loaded(place), &examples, &options, None, &mut { go_on }).unwrap().1
+            train_offline(loaded(place), &examples, &options, None, &mut common::quiet()).unwrap().1
         };
         for full in [false, true] {
             let (engine, device) = (fine_tuned(&Place::Engine, full), fine_tuned(&place, full));
@@ -304,7 +302,8 @@ fn training_takes_the_engines_steps() {
         let rewards = |place: &Place| -> Vec<f64> {
             let options = RewardTrainOptions { heldout: 0.2, ..RewardTrainOptions::new(RewardMethod::Lora, family) };
             let pairs = common::vowel_pairs(20, 1);
-            let done = train_reward(loaded(place), &pairs, &options, &mut Default::default(), &mut { go_on }).unwrap();
+            let done =
+                train_reward(loaded(place), &pairs, &options, &mut Default::default(), &mut common::quiet()).unwrap();
             let model = Model::new(loaded(&Place::Engine).backbone, None);
             assert_eq!(done.0.model.backbone.place, *place);
             done.0.rewards_of(&sequences(&model)).unwrap()
