@@ -30,18 +30,26 @@ impl Read {
 
 /// Feature vectors of sequences, `[sequences, reads x hidden]`: the parts of `reads` one after the
 /// other.
-pub fn read_features(model: &Model, sequences: &[Sequence], reads: &[Read], batch_tokens: usize) -> Mat {
-    let parts: Vec<Mat> =
-        reads.iter().map(|read| features_of(model, sequences, read.kind, read.layer, batch_tokens)).collect();
+///
+/// # Errors
+/// What a device reports.
+pub fn read_features(
+    model: &Model,
+    sequences: &[Sequence],
+    reads: &[Read],
+    batch_tokens: usize,
+) -> Result<Mat, LmError> {
+    let of = |read: &Read| features_of(model, sequences, read.kind, read.layer, batch_tokens);
+    let parts = reads.iter().map(of).collect::<Result<Vec<Mat>, _>>()?;
     if parts.len() == 1 {
-        return parts.into_iter().next().unwrap_or_else(|| Mat::zeros(0, 0));
+        return Ok(parts.into_iter().next().unwrap_or_else(|| Mat::zeros(0, 0)));
     }
     let width = parts.iter().map(|p| p.cols).sum();
     let mut data = Vec::with_capacity(sequences.len() * width);
     for row in 0..sequences.len() {
         parts.iter().for_each(|part| data.extend_from_slice(part.row(row)));
     }
-    Mat { rows: sequences.len(), cols: width, data }
+    Ok(Mat { rows: sequences.len(), cols: width, data })
 }
 
 type Key = [u8; 32];

@@ -1,5 +1,5 @@
-//! Language models on the CPU: loading, tokenizing, sampling, log-probs, reward models and
-//! training.
+//! Language models on the CPU, and on GPUs with the feature `cuda`: loading, tokenizing, sampling,
+//! log-probs, reward models and training.
 
 pub mod config;
 pub mod error;

@@ -8,7 +8,7 @@ use gainsay_core::rng::Key;
 
 use crate::error::LmError;
 use crate::model::packed::added_rows;
-use crate::model::{Backbone, GenOptions, Generated, Model, Packed, generate};
+use crate::model::{Backbone, GenOptions, Generated, Model, Packed};
 use crate::sequence::{Counters, Encoder, Sequence, Settings, micro_batches};
 use crate::source::Loaded;
 use crate::tokenizer::Tokenizer;
@@ -91,7 +91,7 @@ impl LocalPolicy {
             }
         };
         let options = gen_options(&self.tokenizer, decoding, self.settings.max_rows);
-        let generated = draw_completions(&self.model, &prompts, &ids, &n, &options, decoding, heard);
+        let generated = draw_completions(&self.model, &prompts, &ids, &n, &options, decoding, heard)?;
         Ok(generated
             .into_iter()
             .map(|row| row.into_iter().map(|g| completion_of(&self.tokenizer, g)).collect())
@@ -108,7 +108,7 @@ impl LocalPolicy {
         let mut out = Vec::with_capacity(items.len());
         for range in micro_batches(&added_rows(&sequences), self.settings.batch_tokens) {
             let tokens = sequences[range.clone()].iter().map(|s| s.tokens.len()).sum();
-            let logps = completion_logps(&self.model, &sequences[range], &[1.0]).remove(0);
+            let logps = completion_logps(&self.model, &sequences[range], &[1.0])?.remove(0);
             out.extend(logps.into_iter().map(|token_logps| SequenceLogp { sum: sum(&token_logps), token_logps }));
             self.counters.add_tokens(tokens);
             if let Some(on_tokens) = &self.on_tokens {
@@ -156,14 +156,19 @@ pub(crate) fn by_sequence(values: &[f32], sequences: &[Sequence]) -> Vec<Vec<f32
 
 /// Token log-probs of the completions of sequences that go through the model together: for each
 /// temperature, one list a sequence. A prompt that neighbors share is computed once.
-pub(crate) fn completion_logps(model: &Model, sequences: &[Sequence], temperatures: &[f64]) -> Vec<Vec<Vec<f32>>> {
+///
+/// # Errors
+/// What a device reports.
+pub(crate) fn completion_logps(
+    model: &Model,
+    sequences: &[Sequence],
+    temperatures: &[f64],
+) -> Result<Vec<Vec<Vec<f32>>>, LmError> {
     let batch = Packed::sharing(sequences);
-    let hidden = model.hidden(&batch);
+    let hidden = model.rows(&batch, None)?;
     let (rows, targets) = batch.predictions();
-    temperatures
-        .iter()
-        .map(|&t| by_sequence(&model.token_logps(&hidden, &rows, &targets, t as f32), sequences))
-        .collect()
+    let at = |&t: &f64| Ok(by_sequence(&model.logps(&hidden, &rows, &targets, t)?, sequences));
+    temperatures.iter().map(at).collect()
 }
 
 fn check_decoding(decoding: &Decoding) -> Result<(), LmError> {
@@ -195,6 +200,9 @@ pub(crate) fn gen_options(tokenizer: &Tokenizer, decoding: &Decoding, max_rows: 
 
 /// Samples with random numbers keyed by (seed, purpose, round, step, prompt id, completion,
 /// token).
+///
+/// # Errors
+/// What a device reports.
 pub(crate) fn draw_completions(
     model: &Model,
     prompts: &[Vec<u32>],
@@ -203,13 +211,13 @@ pub(crate) fn draw_completions(
     options: &GenOptions,
     decoding: &Decoding,
     mut heard: impl FnMut(usize),
-) -> Vec<Vec<Generated>> {
+) -> Result<Vec<Vec<Generated>>, LmError> {
     let key = Key::new(decoding.seed, &decoding.purpose).round(decoding.round).step(decoding.step);
     let draw = |request: usize, completion: usize, token: usize| {
         key.prompt(ids[request]).completion(completion).uniform_at(token as u64)
     };
     let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-    generate(model, &prompts, n, options, &draw, &mut heard)
+    model.sample(&prompts, n, options, &draw, &mut heard)
 }
 
 /// The record of a sampled completion.

@@ -68,20 +68,26 @@ impl RewardModel {
     }
 
     /// Rewards of sequences that go through the model together; none may be empty.
-    pub fn rewards_of(&self, sequences: &[Sequence]) -> Vec<f64> {
-        self.by_head(sequences).0
+    ///
+    /// # Errors
+    /// What a device reports.
+    pub fn rewards_of(&self, sequences: &[Sequence]) -> Result<Vec<f64>, LmError> {
+        Ok(self.by_head(sequences)?.0)
     }
 
     /// Rewards, and each sequence's rewards by every head of the ensemble.
-    pub fn by_head(&self, sequences: &[Sequence]) -> (Vec<f64>, Vec<Vec<f64>>) {
+    ///
+    /// # Errors
+    /// What a device reports.
+    pub fn by_head(&self, sequences: &[Sequence]) -> Result<(Vec<f64>, Vec<Vec<f64>>), LmError> {
         if self.reads == [Read::LAST] {
             let packed = Packed::sharing(sequences);
-            let hidden = self.model.hidden(&packed);
+            let hidden = self.model.rows(&packed, None)?;
             let rows = packed.last_rows();
-            return self.products(rows.into_iter().map(|row| hidden.row(row)));
+            return Ok(self.products(rows.into_iter().map(|row| hidden.row(row))));
         }
-        let features = read_features(&self.model, sequences, &self.reads, usize::MAX);
-        self.products((0..features.rows).map(|row| features.row(row)))
+        let features = read_features(&self.model, sequences, &self.reads, usize::MAX)?;
+        Ok(self.products((0..features.rows).map(|row| features.row(row))))
     }
 
     fn products<'r>(&self, rows: impl Iterator<Item = &'r [f32]>) -> (Vec<f64>, Vec<Vec<f64>>) {
@@ -164,7 +170,7 @@ impl LocalReward {
         let (mut rewards, mut heads) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
         for range in micro_batches(&added_rows(&sequences), self.settings.batch_tokens) {
             let batch = &sequences[range];
-            let (new, by_head) = self.model.by_head(batch);
+            let (new, by_head) = self.model.by_head(batch)?;
             rewards.extend(new);
             heads.extend(by_head);
             self.counters.add_tokens(batch.iter().map(|s| s.tokens.len()).sum());
@@ -189,28 +195,28 @@ impl LocalReward {
             return Err(LmError::Input(format!("layer {layer}: the model has {} layers", config.num_layers)));
         }
         let sequences = self.encode(items)?;
-        let features = features_of(&self.model.model, &sequences, kind, layer, self.settings.batch_tokens);
+        let features = features_of(&self.model.model, &sequences, kind, layer, self.settings.batch_tokens)?;
         self.counters.add_tokens(sequences.iter().map(|s| s.tokens.len()).sum());
         Ok(features)
     }
 }
 
 /// Features of sequences, `[sequences, hidden]`; see [`LocalReward::features`].
+///
+/// # Errors
+/// What a device reports.
 pub fn features_of(
     model: &Model,
     sequences: &[Sequence],
     kind: FeatureKind,
     layer: Option<usize>,
     batch_tokens: usize,
-) -> Mat {
+) -> Result<Mat, LmError> {
     let width = model.backbone.config.hidden_size;
     let mut features = Mat { rows: 0, cols: width, data: Vec::with_capacity(sequences.len() * width) };
     for range in micro_batches(&added_rows(sequences), batch_tokens) {
         let packed = Packed::sharing(&sequences[range]);
-        let hidden = match layer {
-            None => model.hidden(&packed),
-            Some(layer) => model.hidden_at(&packed, layer),
-        };
+        let hidden = model.rows(&packed, layer)?;
         for i in 0..packed.len() {
             let rows = packed.completion_or_last(i);
             let first = match kind {
@@ -220,7 +226,7 @@ pub fn features_of(
             push_mean(&mut features, &hidden, first..rows.end);
         }
     }
-    features
+    Ok(features)
 }
 
 /// Appends the mean of some rows, summed in f64 from the first.

@@ -90,7 +90,7 @@ fn bradley_terry(name: &str, golden: &str, adapter: Option<&str>, what: Trainabl
     // One micro-batch, and one a pair: the same sums.
     for budget in [1000, 1] {
         let mut grads = weights.zero_grads(&what);
-        let loss = batch_gradient(&weights, &batch, 0.01, budget, None, &mut grads);
+        let loss = batch_gradient(&weights, &batch, 0.01, budget, None, &mut grads).unwrap();
         assert!((loss - expected["loss"].as_f64().unwrap()).abs() < 1e-5, "{golden}: {loss}");
         compare(golden, &grads, &gradients);
     }
@@ -129,8 +129,8 @@ fn policy_gradients_equal_pytorchs() {
             let weights = model(name, adapter);
             for keep in [Keep::Inputs, Keep::Activations] {
                 let mut grads = weights.zero_grads(&what);
-                let tape = weights.model.forward_tape(&Packed::sharing(&sequences), keep, &grads);
-                sequence_backward(&weights.model, tape, temperature, &d_logps, &mut grads);
+                let tape = weights.model.record(&Packed::sharing(&sequences), keep, &grads).unwrap();
+                sequence_backward(&weights.model, tape, temperature, &d_logps, &mut grads).unwrap();
                 compare(&file, &grads, &gradients(&file, weights.model.backbone.config.family));
             }
         }

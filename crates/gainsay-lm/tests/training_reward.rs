@@ -268,7 +268,8 @@ fn a_prompt_that_both_sides_share_is_computed_once_with_the_same_gradients() {
             };
             let pairs = [pair(40..80, 65..70, 90..97), pair(60..61, 97..110, 30..32), pair(35..70, 80..110, 81..90)];
             let mut grads = weights.zero_grads(&what);
-            let loss = batch_gradient(&weights, &pairs.iter().collect::<Vec<_>>(), 0.01, budget, None, &mut grads);
+            let loss =
+                batch_gradient(&weights, &pairs.iter().collect::<Vec<_>>(), 0.01, budget, None, &mut grads).unwrap();
             (loss, grads)
         };
         let (loss, apart) = gradients(false, 1000);

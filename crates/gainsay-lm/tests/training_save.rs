@@ -113,7 +113,7 @@ fn a_trained_reward_model_scores_the_same_after_loading() {
         let sequence =
             |n: u32| Sequence { tokens: (0..n * 3).map(|i| 65 + i).collect(), prompt_len: 2, truncated: false };
         let sequences: Vec<Sequence> = (1..5).map(sequence).collect();
-        assert_eq!(trained.rewards_of(&sequences), loaded.rewards_of(&sequences), "{method:?}");
+        assert_eq!(trained.rewards_of(&sequences).unwrap(), loaded.rewards_of(&sequences).unwrap(), "{method:?}");
         assert_eq!(trained.head, loaded.head);
     }
     // An adapter trained on from an adapter names the same base.

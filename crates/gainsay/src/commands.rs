@@ -54,22 +54,23 @@ pub fn dispatch(command: Command) -> Result<()> {
 }
 
 fn demo(args: &cli::DemoArgs) -> Result<()> {
-    whole_loop(&run::demo::recipe(args.quick), &args.out, args.threads, args.dry_run)
+    whole_loop(&run::demo::recipe(args.quick), &args.out, (args.threads, args.device), args.dry_run)
 }
 
 fn run_recipe(args: &cli::RunArgs) -> Result<()> {
     let recipe = Recipe::read(&args.recipe)?;
     let name = args.recipe.file_stem().unwrap_or_default();
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
-    whole_loop(&recipe, &out, args.threads, args.dry_run)
+    whole_loop(&recipe, &out, (args.threads, args.device), args.dry_run)
 }
 
-fn whole_loop(recipe: &Recipe, out: &Path, threads: usize, dry_run: bool) -> Result<()> {
+fn whole_loop(recipe: &Recipe, out: &Path, (threads, device): (usize, cli::Device), dry_run: bool) -> Result<()> {
     let threads = models::threads(threads);
     if dry_run {
         return print_cost(recipe);
     }
-    let report = run::run(recipe, out, threads).map_err(|error| match error {
+    models::place_on(device)?;
+    let report = run::run(recipe, out, threads, device).map_err(|error| match error {
         Error::Interrupted(_) => Error::Interrupted(format!(
             "stopped by Ctrl-C. The same command goes on where it stopped: {}",
             out.display()

@@ -1,21 +1,21 @@
 //! Models by their names on the command line.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use gainsay_core::engine::{
     Decoding, EngineError, LogProb, RewardFn, RewardsByHead, SampleRequest, Sampler, ScoreItem, SequenceLogp,
 };
 use gainsay_core::known::KnownReward;
 use gainsay_core::record::Completion;
-use gainsay_lm::model::{Backbone, Model, Precision};
+use gainsay_lm::model::{Backbone, Model, Place, Precision};
 use gainsay_lm::policy::LocalPolicy;
 use gainsay_lm::reward::{LocalReward, RewardModel};
 use gainsay_lm::sequence::{Settings, Truncate};
 use gainsay_lm::source::Loaded;
 use gainsay_remote::{RemotePolicy, RemoteReward};
 
-use crate::cli::{Dtype, ModelArgs};
+use crate::cli::{Device, Dtype, ModelArgs};
 use crate::error::{Error, Result};
 use crate::remote;
 
@@ -35,19 +35,43 @@ pub struct ModelOptions {
 impl ModelOptions {
     fn settings(&self) -> Settings {
         let truncate = if self.truncate { Truncate::Left } else { Truncate::Refuse };
-        Settings { raw: self.raw, truncate, ..Settings::default() }
+        let usual = Settings::default();
+        let (batch_tokens, max_rows) = (usual.batch_tokens * at_a_time(), usual.max_rows * at_a_time());
+        Settings { raw: self.raw, truncate, batch_tokens, max_rows, ..usual }
     }
 }
 
-/// Applies `--threads` and checks `--device`; returns the number of threads.
+/// Applies `--threads` and `--device`; returns the number of threads.
 ///
 /// # Errors
-/// A device that this build does not compute on.
+/// As [`place_on`].
 pub fn prepare(args: &ModelArgs) -> Result<usize> {
-    if args.device != "cpu" {
-        return Err(Error::Input(format!("--device {}: this build computes on the cpu only", args.device)));
-    }
+    place_on(args.device)?;
     Ok(threads(args.threads))
+}
+
+/// Where the models of this process compute, once that has been said.
+static PLACE: OnceLock<Place> = OnceLock::new();
+
+/// Says where models that are loaded from now on compute.
+///
+/// # Errors
+/// A device that this build or this machine does not compute on.
+pub fn place_on(device: Device) -> Result<()> {
+    if let Device::Cuda(ordinal) = device {
+        let place = Place::cuda(ordinal).map_err(|e| Error::Input(format!("--device {e}")))?;
+        let _ = PLACE.set(place);
+    }
+    Ok(())
+}
+
+/// How many times as much a GPU computes at once as the processor.
+pub fn at_a_time() -> usize {
+    if place().is_gpu() { 4 } else { 1 }
+}
+
+fn place() -> Place {
+    PLACE.get().cloned().unwrap_or_default()
 }
 
 /// Sets the number of threads; 0 takes every core. Returns the number in force.
@@ -60,14 +84,16 @@ pub fn threads(wanted: usize) -> usize {
     threads
 }
 
-/// Loads a model. Its identity ends in the number format, as log-probs depend on it. A backbone
-/// that is in memory already is shared, and with it the rows below the lowest adapter.
+/// Loads a model. Its identity ends in the number format, and `cuda` on a GPU, as log-probs depend
+/// on them. A backbone that is in memory already is shared, and with it the rows below the lowest
+/// adapter.
 ///
 /// # Errors
 /// What loading reports; a server's URL is refused with the reason.
 pub fn load(spec: &str, dtype: Dtype) -> Result<Loaded> {
     let mut loaded = gainsay_lm::load(spec)?;
-    loaded.identity = format!("{} {dtype}", loaded.identity);
+    let on = if place().is_gpu() { " cuda" } else { "" };
+    loaded.identity = format!("{} {dtype}{on}", loaded.identity);
     let first_adapted = Model::new(loaded.backbone.clone(), loaded.adapter.clone()).first_adapted();
     loaded.backbone = shared(loaded.backbone, dtype, first_adapted);
     Ok(loaded)
@@ -96,10 +122,15 @@ fn shared(mut backbone: Arc<Backbone>, dtype: Dtype, first_adapted: usize) -> Ar
         found.trunk.meet_at(same.meeting);
         return found;
     }
-    if let (Dtype::Bf16, Some(fresh)) = (dtype, Arc::get_mut(&mut backbone)) {
-        fresh.set_precision(Precision::Bf16);
+    if let Some(fresh) = Arc::get_mut(&mut backbone) {
+        if dtype == Dtype::Bf16 {
+            fresh.set_precision(Precision::Bf16);
+        }
+        fresh.place = place();
     }
-    backbone.pack();
+    if backbone.place == Place::Engine {
+        backbone.pack();
+    }
     let (digest, weak) = (backbone.digest.clone(), Arc::downgrade(&backbone));
     known.push(Known { digest, dtype, backbone: weak, meeting });
     backbone

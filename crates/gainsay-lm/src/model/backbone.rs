@@ -62,6 +62,7 @@ impl Backbone {
     pub fn param_mut(&mut self, id: ParamId) -> Option<&mut Tensor> {
         self.cache.clear();
         self.trunk.clear();
+        self.place.clear();
         match id {
             ParamId::Embed => Some(&mut self.embed),
             ParamId::AttnNorm(l, part) => norm_mut(&mut self.layers.get_mut(l)?.attn_norm, part),
@@ -86,6 +87,12 @@ impl Backbone {
     pub fn set_precision(&mut self, precision: Precision) {
         self.cache = WeightCache::new(precision);
         self.trunk.clear();
+        self.place.clear();
+    }
+
+    /// What the operands of products with the weights are rounded to.
+    pub fn precision(&self) -> Precision {
+        self.cache.precision()
     }
 
     /// The matrix that turns hidden rows into logits, `[vocab, hidden]`, and its name.

@@ -30,6 +30,20 @@ pub struct Generated {
     pub stopped: bool,
 }
 
+impl Generated {
+    pub(super) fn is_finished(&self, opts: &GenOptions) -> bool {
+        self.stopped || self.token_ids.len() == opts.max_new_tokens
+    }
+
+    /// Adds the token that `logits` and the uniform number `u` give.
+    pub(super) fn extend(&mut self, logits: &[f32], opts: &GenOptions, u: f64, scratch: &mut Vec<f32>) {
+        let (token, logp) = pick(logits, opts, u, scratch);
+        self.token_ids.push(token);
+        self.token_logps.push(logp);
+        self.stopped = !opts.ignore_eos && opts.end_tokens.contains(&token);
+    }
+}
+
 /// How to sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenOptions {
@@ -56,7 +70,7 @@ const PREFILL_TOKENS: usize = 4096;
 const FIRST_CAPACITY: usize = 64;
 
 /// The uniform number in [0, 1) of (request, completion, token).
-type Draw<'a> = &'a (dyn Fn(usize, usize, usize) -> f64 + Sync);
+pub type Draw<'a> = &'a (dyn Fn(usize, usize, usize) -> f64 + Sync);
 
 /// Samples `n[i]` completions of `prompts[i]`, none of which may be empty. `draw(request,
 /// completion, token)` is the uniform number in [0, 1) of that position; `on_token` hears how
@@ -120,16 +134,12 @@ struct Row {
 
 impl Row {
     fn finished(&self, opts: &GenOptions) -> bool {
-        self.out.stopped || self.out.token_ids.len() == opts.max_new_tokens
+        self.out.is_finished(opts)
     }
 
     /// Adds the token that `logits` and this position's draw give.
     fn extend(&mut self, logits: &[f32], opts: &GenOptions, draw: Draw, scratch: &mut Vec<f32>) {
-        let u = draw(self.request, self.completion, self.out.token_ids.len());
-        let (token, logp) = pick(logits, opts, u, scratch);
-        self.out.token_ids.push(token);
-        self.out.token_logps.push(logp);
-        self.out.stopped = !opts.ignore_eos && opts.end_tokens.contains(&token);
+        self.out.extend(logits, opts, draw(self.request, self.completion, self.out.token_ids.len()), scratch);
     }
 }
 

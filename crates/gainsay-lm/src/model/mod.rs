@@ -2,6 +2,8 @@
 
 pub mod backbone;
 pub mod cache;
+mod compute;
+pub mod device;
 mod dropout;
 pub mod forward;
 pub mod generate;
@@ -13,6 +15,8 @@ pub mod params;
 mod sampler;
 pub mod trunk;
 
+pub use compute::Recording;
+pub use device::Place;
 pub use forward::{Keep, Tape};
 pub use gainsay_kernels::gemm::Precision;
 pub use generate::{GenOptions, Generated, generate};

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::cache::WeightCache;
+use super::device::Place;
 use super::trunk::Trunk;
 use crate::config::ModelConfig;
 
@@ -96,6 +97,8 @@ pub struct Backbone {
     pub cache: WeightCache,
     /// Rows that models on this backbone have in common; `Trunk::default()` to begin with.
     pub trunk: Trunk,
+    /// Where it computes; `Place::Engine` to begin with.
+    pub place: Place,
 }
 
 /// What a LoRA adapter adds where (arXiv 2106.09685): W + (alpha / rank) B A.

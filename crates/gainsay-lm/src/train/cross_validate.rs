@@ -103,7 +103,7 @@ pub fn cross_validate<'r>(
                 let all = RewardTrainOptions { heldout: 0.0, ..options.clone() };
                 let (model, _) = train_reward(base.clone(), others, &all, &mut RewardCompany::default(), progress)?;
                 let test: Vec<&TrainItem> = members.iter().map(|i| &items[*i]).collect();
-                rewards(&model.model, &model.head, &test, options.settings.batch_tokens)
+                rewards(&model.model, &model.head, &test, options.settings.batch_tokens)?
             }
         };
         members.iter().zip(values).for_each(|(i, value)| judged[*i] = value);
@@ -154,11 +154,11 @@ fn survey(
         for range in micro_batches(&added_rows(&sides), options.settings.batch_tokens) {
             let end = range.end;
             let packed = Packed::sharing(&sides[range.clone()]);
-            let hidden = model.hidden(&packed);
+            let hidden = model.rows(&packed, None)?;
             packed.last_rows().into_iter().for_each(|row| rows.extend_from_slice(hidden.row(row)));
             if predicts {
                 let (rows, targets) = packed.predictions();
-                let logps = by_sequence(&model.token_logps(&hidden, &rows, &targets, 1.0), &sides[range]);
+                let logps = by_sequence(&model.logps(&hidden, &rows, &targets, 1.0)?, &sides[range]);
                 out.logps.extend(logps.iter().map(|l| sum(l)));
             }
             tell(progress, &TrainEvent::Features { done: end, total: sides.len() })?;
@@ -173,7 +173,7 @@ fn survey(
         }
     }
     company.features.open(&base.identity, &options.reads, width)?;
-    let compute = |new: &[Sequence]| Ok(read_features(&model, new, &options.reads, options.settings.batch_tokens));
+    let compute = |new: &[Sequence]| read_features(&model, new, &options.reads, options.settings.batch_tokens);
     out.features = company.features.rows(&sides, width, compute)?.0.data;
     Ok(out)
 }

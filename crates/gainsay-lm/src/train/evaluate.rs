@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::items::TrainItem;
 use super::label::{Label, PairLabel};
+use crate::error::LmError;
 use crate::loss::sigmoid;
 use crate::model::{Model, Packed};
 use crate::reward::head_product;
@@ -41,17 +42,25 @@ pub fn pair_accuracy(labels: &[PairLabel], rewards: &[(f64, f64)]) -> Option<Int
 }
 
 /// Rewards of all sides of each item.
-pub(crate) fn rewards(model: &Model, head: &[f32], items: &[&TrainItem], batch_tokens: usize) -> Vec<Vec<f64>> {
+///
+/// # Errors
+/// What a device reports.
+pub(crate) fn rewards(
+    model: &Model,
+    head: &[f32],
+    items: &[&TrainItem],
+    batch_tokens: usize,
+) -> Result<Vec<Vec<f64>>, LmError> {
     let lengths: Vec<usize> = items.iter().map(|p| p.rows()).collect();
     let mut out = Vec::with_capacity(items.len());
     for range in micro_batches(&lengths, batch_tokens) {
         let items = &items[range];
         let packed = pack(items);
-        let hidden = model.hidden(&packed);
+        let hidden = model.rows(&packed, None)?;
         let values = packed.last_rows().into_iter().map(|row| head_product(hidden.row(row), head));
         out.extend(by_item(items, values));
     }
-    out
+    Ok(out)
 }
 
 /// Values of all sides, item by item.

@@ -157,9 +157,9 @@ pub fn train_offline(
     let (heldout, train): (Vec<&Example>, Vec<&Example>) = examples.iter().partition(|e| e.heldout);
     check(options, &train)?;
     let mut run = Run::new(base, options)?;
-    let mut references = run.references(&train);
-    let heldout_references = run.references(&heldout);
-    let before = run.mean_loss(&heldout, &heldout_references);
+    let mut references = run.references(&train)?;
+    let heldout_references = run.references(&heldout)?;
+    let before = run.mean_loss(&heldout, &heldout_references)?;
     let mut steps: Vec<OfflineStep> = run.resume(checkpoints)?;
     tell(progress, &TrainEvent::Resumed { step: steps.len() as u32 })?;
     let per_epoch = train.len().div_ceil(options.batch) as u32;
@@ -185,7 +185,7 @@ pub fn train_offline(
         }
     }
     references.clear();
-    let after = run.mean_loss(&heldout, &heldout_references);
+    let after = run.mean_loss(&heldout, &heldout_references)?;
     let report = OfflineReport {
         steps,
         examples: train.len(),
@@ -246,34 +246,34 @@ impl<'a> Run<'a> {
     }
 
     /// Sequence log-probs of each pair under the reference; zeros where none is needed.
-    fn references(&mut self, examples: &[&Example]) -> Vec<[f64; 2]> {
+    fn references(&mut self, examples: &[&Example]) -> Result<Vec<[f64; 2]>, LmError> {
         if self.options.objective == Objective::Sft {
-            return vec![[0.0; 2]; examples.len()];
+            return Ok(vec![[0.0; 2]; examples.len()]);
         }
         let sequences: Vec<Sequence> = examples.iter().flat_map(|e| e.sequences.clone()).collect();
         self.tokens += sequences.iter().map(|s| s.tokens.len() as u64).sum::<u64>();
         let mut sums = Vec::with_capacity(sequences.len());
         for range in micro_batches(&added_rows(&sequences), self.options.settings.batch_tokens) {
-            sums.extend(completion_logps(&self.reference, &sequences[range], &[1.0]).remove(0).iter().map(|l| sum(l)));
+            sums.extend(completion_logps(&self.reference, &sequences[range], &[1.0])?.remove(0).iter().map(|l| sum(l)));
         }
-        sums.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect()
+        Ok(sums.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect())
     }
 
-    fn mean_loss(&mut self, examples: &[&Example], references: &[[f64; 2]]) -> Option<f64> {
+    fn mean_loss(&mut self, examples: &[&Example], references: &[[f64; 2]]) -> Result<Option<f64>, LmError> {
         if examples.is_empty() {
-            return None;
+            return Ok(None);
         }
         let sequences: Vec<Sequence> = examples.iter().flat_map(|e| e.sequences.clone()).collect();
         self.tokens += sequences.iter().map(|s| s.tokens.len() as u64).sum::<u64>();
         let mut logps = Vec::with_capacity(sequences.len());
         for range in micro_batches(&added_rows(&sequences), self.options.settings.batch_tokens) {
-            logps.extend(completion_logps(&self.weights.model, &sequences[range], &[1.0]).remove(0));
+            logps.extend(completion_logps(&self.weights.model, &sequences[range], &[1.0])?.remove(0));
         }
         let tokens: Vec<Tokens> = logps.into_iter().map(|logps| Tokens { logps, values: Vec::new() }).collect();
         let share = share(self.options.objective, examples);
         let per_example = examples[0].sequences.len();
         let losses = examples.iter().zip(references).zip(tokens.chunks(per_example));
-        Some(losses.map(|((e, r), now)| example_loss(self.options.objective, e, *r, now, share).0).sum())
+        Ok(Some(losses.map(|((e, r), now)| example_loss(self.options.objective, e, *r, now, share).0).sum()))
     }
 
     fn step(&mut self, batch: &[&Example], references: &[[f64; 2]], lr: f64, t: u32) -> Result<OfflineStep, LmError> {
@@ -300,7 +300,7 @@ impl<'a> Run<'a> {
         let batch_tokens = self.options.settings.batch_tokens;
         let dropout = self.dropout.map(|key| key.step(t));
         let (weights, grads) = (&self.weights, &mut self.grads);
-        let loss = pass::backward(weights, &sequences, &units, 1.0, batch_tokens, None, dropout, grads, &mut loss_of);
+        let loss = pass::backward(weights, &sequences, &units, 1.0, batch_tokens, None, dropout, grads, &mut loss_of)?;
         let grad_norm = clip_global_norm(&mut self.grads, self.options.clip);
         if !(loss.is_finite() && grad_norm.is_finite()) {
             let ids: Vec<&str> = batch.iter().map(|e| e.id.as_str()).collect();

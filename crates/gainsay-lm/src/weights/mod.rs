@@ -12,7 +12,7 @@ use crate::config::{Family, ModelConfig};
 use crate::error::LmError;
 use crate::model::cache::WeightCache;
 use crate::model::trunk::Trunk;
-use crate::model::{Backbone, Layer, Linear, Norm, ParamId, Part, Proj, Tensor};
+use crate::model::{Backbone, Layer, Linear, Norm, ParamId, Part, Place, Proj, Tensor};
 use crate::names;
 
 /// Where a backbone's tensors come from.
@@ -68,6 +68,7 @@ pub(crate) fn assemble(
         digest,
         cache: WeightCache::default(),
         trunk: Trunk::default(),
+        place: Place::default(),
     })
 }
 

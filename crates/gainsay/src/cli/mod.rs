@@ -4,6 +4,7 @@ mod annotate;
 mod data;
 mod export;
 mod judge;
+mod place;
 mod serve;
 mod train;
 
@@ -12,7 +13,6 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gainsay_core::conflict::Compat;
 use gainsay_core::import::ColumnMap;
-use serde::{Deserialize, Serialize};
 
 pub use annotate::{
     AgreementArgs, AnnotateCommand, AnnotateExportArgs, AnnotateServeArgs, ExchangeFormat, ImportArgs, TaskArg, TiesArg,
@@ -20,6 +20,7 @@ pub use annotate::{
 pub use data::{CompletionsArgs, ConvertArgs, ConvertTo, DataCommand, InspectArgs, ManArgs};
 pub use export::{ExportArgs, Trainer};
 pub use judge::JudgeArgs;
+pub use place::{Device, Dtype, ModelArgs};
 pub use serve::{DoctorArgs, ServeArgs};
 pub use train::{RewardMethod, TrainCommand, TrainPolicyArgs, TrainRewardArgs, TrainSftArgs};
 
@@ -77,40 +78,6 @@ pub enum Command {
     Man(ManArgs),
 }
 
-/// Number format of weights and products.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// 32-bit floats.
-    #[default]
-    F32,
-    /// 16-bit brain floats, products accumulated in 32 bits.
-    Bf16,
-}
-
-impl std::fmt::Display for Dtype {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        })
-    }
-}
-
-/// Options of every command that runs a model.
-#[derive(Args, Clone, Debug)]
-pub struct ModelArgs {
-    /// Number format of weights and products
-    #[arg(long, value_enum, default_value = "f32")]
-    pub dtype: Dtype,
-    /// Threads; 0 takes every core
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub threads: usize,
-    /// Where models run
-    #[arg(long, default_value = "cpu", value_name = "cpu")]
-    pub device: String,
-}
-
 /// How completions are decoded.
 #[derive(Args, Clone, Debug)]
 pub struct DecodingArgs {
@@ -146,6 +113,9 @@ pub struct DemoArgs {
     /// Threads; 0 takes every core
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
+    /// Where models run; GPUs need a build with `--features cuda`
+    #[arg(long, default_value_t = Device::Cpu, value_name = "cpu|cuda[:I]")]
+    pub device: Device,
 }
 
 /// `gainsay run`.
@@ -162,6 +132,9 @@ pub struct RunArgs {
     /// Threads; 0 takes every core
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
+    /// Where models run; GPUs need a build with `--features cuda`
+    #[arg(long, default_value_t = Device::Cpu, value_name = "cpu|cuda[:I]")]
+    pub device: Device,
 }
 
 /// `gainsay sample`.

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::units::Units;
 use crate::error::{Error, Result};
+use crate::models;
 use crate::progress::Figures;
 
 /// Rows that are decoded together, about: a unit holds as many prompts as fill them.
@@ -28,7 +29,7 @@ pub fn sample(policy: &dyn Sampler, prompts: &Path, out: &Path, n: usize, decodi
         stage: "sample",
         input: prompts,
         out,
-        size: (ROWS_PER_UNIT / n).max(1),
+        size: (models::at_a_time() * ROWS_PER_UNIT / n).max(1),
         fingerprint: format!("sample {identity} n={n} {decoding:?}"),
     };
     units.run(|records| {

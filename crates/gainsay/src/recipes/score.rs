@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::units::Units;
 use crate::error::{Error, Result};
+use crate::models;
 use crate::progress::Figures;
 
 /// Prompts a unit of work.
@@ -75,7 +76,13 @@ pub fn score(scorers: Scorers<'_>, input: &Path, out: &Path) -> Result<Figures> 
     if scorers.policy.is_none() && scorers.reward.is_none() && scorers.gold.is_none() && scorers.features.is_none() {
         return Err(Error::Input("nothing to add: name --policy, --reward or --gold".into()));
     }
-    let units = Units { stage: "score", input, out, size: PROMPTS_PER_UNIT, fingerprint: fingerprint(&scorers) };
+    let units = Units {
+        stage: "score",
+        input,
+        out,
+        size: models::at_a_time() * PROMPTS_PER_UNIT,
+        fingerprint: fingerprint(&scorers),
+    };
     units.run(|mut records| {
         let tokens = score_records(&scorers, &mut records)?;
         Ok((records, tokens))

@@ -133,7 +133,8 @@ impl RewardFn for Rendered {
             sequences.push(Sequence { tokens, prompt_len, truncated: false });
         }
         let batches = micro_batches(&added_rows(&sequences), BATCH_TOKENS);
-        Ok(batches.into_iter().flat_map(|range| self.model.rewards_of(&sequences[range])).collect())
+        let rewards = batches.into_iter().map(|range| self.model.rewards_of(&sequences[range]));
+        Ok(rewards.collect::<std::result::Result<Vec<_>, _>>()?.concat())
     }
 
     fn identity(&self) -> String {

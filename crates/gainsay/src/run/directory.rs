@@ -8,6 +8,7 @@ use gainsay_core::files;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::cli::Device;
 use crate::error::{Error, Result};
 use crate::progress::Figures;
 use crate::run::recipe::Recipe;
@@ -25,6 +26,7 @@ struct Manifest<'a> {
     seed: u64,
     threads: usize,
     dtype: &'a str,
+    device: &'a str,
     models: &'a [(String, String)],
     inputs: &'a [(String, String)],
 }
@@ -101,11 +103,11 @@ impl RunDirectory {
             .map_err(|e| Error::Input(format!("{}: cannot be written: {e}", path.display())))
     }
 
-    /// Writes `manifest.json`.
+    /// Writes `manifest.json`; `threads` and `device` are what the run began with.
     pub fn write_manifest(
         &self,
         recipe: &Recipe,
-        threads: usize,
+        (threads, device): (usize, Device),
         models: &[(String, String)],
         inputs: &[(String, String)],
     ) -> Result<()> {
@@ -118,6 +120,7 @@ impl RunDirectory {
             seed: recipe.seed,
             threads,
             dtype: &recipe.dtype.to_string(),
+            device: &device.to_string(),
             models,
             inputs,
         };

@@ -23,6 +23,7 @@ use gainsay_core::record::PromptRecord;
 use gainsay_lm::policy::LocalPolicy;
 use gainsay_lm::reward::LocalReward;
 
+use crate::cli::Device;
 use crate::error::{Error, Result};
 use crate::evaluation::{Difference, Evaluation, measure};
 use crate::models::{self, ModelOptions};
@@ -45,9 +46,9 @@ const BUILTIN_GOLD: [(&str, &[u8]); 3] = [
 ///
 /// # Errors
 /// A directory of another recipe, what a stage reports, Ctrl-C.
-pub fn run(recipe: &Recipe, root: &Path, threads: usize) -> Result<PathBuf> {
+pub fn run(recipe: &Recipe, root: &Path, threads: usize, device: Device) -> Result<PathBuf> {
     let run = Run { recipe, dir: RunDirectory::open(root, recipe)?, base: OnceCell::new(), gold: OnceCell::new() };
-    run.inputs(threads)?;
+    run.inputs(threads, device)?;
     run.first_rollouts()?;
     run.proxy()?;
     run.pool(1, None, &run.proxy_spec())?;
@@ -107,7 +108,7 @@ impl Run<'_> {
     }
 
     /// Prompts and the manifest.
-    fn inputs(&self, threads: usize) -> Result<()> {
+    fn inputs(&self, threads: usize, device: Device) -> Result<()> {
         let (train, heldout) = (self.dir.path("prompts.jsonl"), self.dir.path("heldout.jsonl"));
         self.dir.stage("prompts", &heldout, || {
             let (train_records, heldout_records) = prompts::split(self.recipe)?;
@@ -125,7 +126,7 @@ impl Run<'_> {
                 ("prompts.jsonl".to_string(), file_digest(&train)?),
                 ("heldout.jsonl".to_string(), file_digest(&heldout)?),
             ];
-            self.dir.write_manifest(self.recipe, threads, &models, &inputs)?;
+            self.dir.write_manifest(self.recipe, (threads, device), &models, &inputs)?;
             Ok(Figures::default())
         })
     }

@@ -3,6 +3,7 @@
 mod annotate;
 mod bad_input;
 mod common;
+mod device;
 mod ecosystem;
 mod interop;
 mod judge;

@@ -69,7 +69,7 @@ pub(super) fn draw<'a>(
     let names: Vec<&str> = prompts.iter().map(|p| p.id.as_str()).collect();
     let n = vec![k; prompts.len()];
     let engine = gen_options(tokenizer, decoding, options.settings.max_rows);
-    let generated = draw_completions(model, &tokens, &names, &n, &engine, decoding, |_| ());
+    let generated = draw_completions(model, &tokens, &names, &n, &engine, decoding, |_| ())?;
     let mut draws = Vec::with_capacity(k * prompts.len());
     for ((prompt, ids), group) in prompts.into_iter().zip(tokens).zip(generated) {
         for generated in group {

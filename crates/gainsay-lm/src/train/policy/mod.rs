@@ -29,7 +29,7 @@ use super::weights::{Weights, fresh_adapter};
 use super::{Cost, TrainEvent};
 use crate::error::LmError;
 use crate::loss::{adapted_beta, kl_k1, kl_k3};
-use crate::model::{Adapter, Grads, Model, Tape, Trainable};
+use crate::model::{Adapter, Grads, Model, Trainable};
 use crate::optim::{AdamW, Schedule, clip_global_norm};
 use crate::policy::{completion_logps, require_output_matrix, sum};
 use crate::sequence::{Sequence, Settings, micro_batches};
@@ -37,7 +37,7 @@ use crate::source::Loaded;
 use crate::tokenizer::Tokenizer;
 use draw::{Draw, Rewards, decoding_at, draw, prompts_at, rewards};
 use lesson::{Experience, Tally, Unit, Whole, unit_loss, units};
-use pass::Tokens;
+use pass::{Tapes, Tokens};
 
 /// What goes along with a policy's training.
 #[derive(Default)]
@@ -201,7 +201,7 @@ impl<'a> PolicyRun<'a> {
         self.history.truncated += cut;
         let rewards = rewards(&draws, reward, self.options, t)?;
         let sequences: Vec<Sequence> = draws.iter().map(|d| d.sequence.clone()).collect();
-        let (experience, at_one, tapes) = self.experience(&sequences, &rewards.shaped);
+        let (experience, at_one, tapes) = self.experience(&sequences, &rewards.shaped)?;
         let beta = self.history.beta;
         let learned = self
             .lesson(&sequences, &experience, tapes, t)
@@ -227,30 +227,33 @@ impl<'a> PolicyRun<'a> {
     /// # Errors
     /// Losses and gradients that are not finite.
     pub fn learn(&mut self, sequences: &[Sequence], rewards: &[f64]) -> Result<Learned, LmError> {
-        let (experience, _, tapes) = self.experience(sequences, rewards);
+        let (experience, _, tapes) = self.experience(sequences, rewards)?;
         self.lesson(sequences, &experience, tapes, self.taken())
     }
 
     /// What everybody says of the completions; the base's log-probs at temperature 1; the tapes.
-    fn experience(&self, sequences: &[Sequence], rewards: &[f64]) -> (Experience, Vec<Vec<f32>>, Vec<Option<Tape>>) {
+    fn experience(
+        &self,
+        sequences: &[Sequence],
+        rewards: &[f64],
+    ) -> Result<(Experience, Vec<Vec<f32>>, Tapes), LmError> {
         let options = self.options;
         let (old, tapes) =
-            pass::forward(&self.weights, sequences, options.temperature, options.settings.batch_tokens, &self.grads);
-        let (base, at_one) = self.base_logps(sequences).into_iter().unzip();
-        (Experience { rewards: rewards.to_vec(), old, base }, at_one, tapes)
+            pass::forward(&self.weights, sequences, options.temperature, options.settings.batch_tokens, &self.grads)?;
+        let (base, at_one) = self.base_logps(sequences)?.into_iter().unzip();
+        Ok((Experience { rewards: rewards.to_vec(), old, base }, at_one, tapes))
     }
 
     /// The base's token log-probs at the policy's temperature and at 1, in the batches in which a
     /// local reward model has read the same sequences, whose lower layers may be the base's.
-    fn base_logps(&self, sequences: &[Sequence]) -> Vec<(Vec<f32>, Vec<f32>)> {
-        micro_batches(&crate::model::packed::added_rows(sequences), Settings::default().batch_tokens)
-            .into_iter()
-            .flat_map(|range| {
-                let mut logps = completion_logps(&self.base, &sequences[range], &[self.options.temperature, 1.0]);
-                let at_one = logps.pop().unwrap_or_default();
-                logps.pop().unwrap_or_default().into_iter().zip(at_one)
-            })
-            .collect()
+    fn base_logps(&self, sequences: &[Sequence]) -> Result<Vec<(Vec<f32>, Vec<f32>)>, LmError> {
+        let mut out = Vec::with_capacity(sequences.len());
+        for range in micro_batches(&crate::model::packed::added_rows(sequences), Settings::default().batch_tokens) {
+            let mut logps = completion_logps(&self.base, &sequences[range], &[self.options.temperature, 1.0])?;
+            let at_one = logps.pop().unwrap_or_default();
+            out.extend(logps.pop().unwrap_or_default().into_iter().zip(at_one));
+        }
+        Ok(out)
     }
 
     /// The passes over a step's completions.
@@ -258,7 +261,7 @@ impl<'a> PolicyRun<'a> {
         &mut self,
         sequences: &[Sequence],
         experience: &Experience,
-        tapes: Vec<Option<Tape>>,
+        tapes: Tapes,
         t: u32,
     ) -> Result<Learned, LmError> {
         let options = self.options;
@@ -297,7 +300,7 @@ impl<'a> PolicyRun<'a> {
         sequences: &[Sequence],
         experience: &Experience,
         batch: &[&Unit],
-        tapes: Option<Vec<Option<Tape>>>,
+        tapes: Option<Tapes>,
         pass: &mut Tally,
         learned: &mut Learned,
         t: u32,
@@ -326,7 +329,7 @@ impl<'a> PolicyRun<'a> {
             dropout,
             &mut self.grads,
             &mut loss_of,
-        );
+        )?;
         learned.lr = self.schedule.at(self.optimizer.steps());
         learned.grad_norm = clip_global_norm(&mut self.grads, options.clip);
         if !(loss.is_finite() && learned.grad_norm.is_finite()) {

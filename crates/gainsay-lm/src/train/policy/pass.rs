@@ -6,8 +6,9 @@ use std::ops::Range;
 use gainsay_core::rng::Key;
 use gainsay_kernels::vector::axpy;
 
+use crate::error::LmError;
 use crate::model::packed::added_rows;
-use crate::model::{Grads, Mat, Model, Packed, ParamId, Tape};
+use crate::model::{Grads, Mat, Model, Packed, ParamId, Recording};
 use crate::policy::by_sequence;
 use crate::reward::head_product;
 use crate::sequence::{Sequence, micro_batches};
@@ -36,6 +37,9 @@ pub(crate) struct TokenGrads {
     pub values: Vec<f64>,
 }
 
+/// One tape a micro-batch, where all of them fit.
+pub(crate) type Tapes = Vec<Option<Recording>>;
+
 /// Sequences through the policy: what it says of them, and the tapes of the micro-batches where
 /// all of them fit.
 pub(crate) fn forward(
@@ -44,7 +48,7 @@ pub(crate) fn forward(
     temperature: f64,
     batch_tokens: usize,
     grads: &Grads,
-) -> (Vec<Tokens>, Vec<Option<Tape>>) {
+) -> Result<(Vec<Tokens>, Tapes), LmError> {
     let model = &weights.model;
     let added = added_rows(sequences);
     let rows = added.iter().sum();
@@ -52,27 +56,27 @@ pub(crate) fn forward(
     let fits = model.tape_bytes(rows, keep, grads) <= KEPT_TAPES;
     let (mut tokens, mut tapes) = (Vec::with_capacity(sequences.len()), Vec::new());
     for range in micro_batches(&added, batch_tokens) {
-        let tape = model.forward_tape(&Packed::sharing(&sequences[range.clone()]), keep, grads);
-        tokens.extend(read(weights, &tape, &sequences[range], temperature));
+        let tape = model.record(&Packed::sharing(&sequences[range.clone()]), keep, grads)?;
+        tokens.extend(read(weights, &tape, &sequences[range], temperature)?);
         tapes.push(fits.then_some(tape));
     }
-    (tokens, tapes)
+    Ok((tokens, tapes))
 }
 
 /// What a tape's hidden rows say.
-fn read(weights: &Weights, tape: &Tape, sequences: &[Sequence], temperature: f64) -> Vec<Tokens> {
-    let (rows, targets) = tape.batch.predictions();
-    let logps = weights.model.token_logps(&tape.hidden, &rows, &targets, temperature as f32);
+fn read(weights: &Weights, tape: &Recording, sequences: &[Sequence], temperature: f64) -> Result<Vec<Tokens>, LmError> {
+    let (rows, targets) = tape.batch().predictions();
+    let logps = weights.model.logps(tape.hidden(), &rows, &targets, temperature)?;
     let mut tokens: Vec<Tokens> =
         by_sequence(&logps, sequences).into_iter().map(|logps| Tokens { logps, values: Vec::new() }).collect();
     if let Some(head) = &weights.head {
         let mut rows = rows.iter();
         for tokens in &mut tokens {
             let own = rows.by_ref().take(tokens.logps.len());
-            tokens.values = own.map(|&row| head_product(tape.hidden.row(row), head)).collect();
+            tokens.values = own.map(|&row| head_product(tape.hidden().row(row), head)).collect();
         }
     }
-    tokens
+    Ok(tokens)
 }
 
 /// Adds the gradient of a loss over `sequences` to `grads`. `units` are consecutive runs of
@@ -87,11 +91,11 @@ pub(crate) fn backward<L>(
     units: &[Range<usize>],
     temperature: f64,
     batch_tokens: usize,
-    known: Option<(&[Tokens], Vec<Option<Tape>>)>,
+    known: Option<(&[Tokens], Tapes)>,
     dropout: Option<Key<'_>>,
     grads: &mut Grads,
     loss: &mut L,
-) -> f64
+) -> Result<f64, LmError>
 where
     L: FnMut(usize, &[Tokens]) -> (f64, Vec<TokenGrads>),
 {
@@ -104,14 +108,17 @@ where
     for batch in micro_batches(&of_unit, batch_tokens) {
         let first = units[batch.start].start;
         let own = &sequences[first..units[batch.end - 1].end];
-        let tape = tapes.next().flatten().unwrap_or_else(|| {
-            let packed = dropped(Packed::sharing(own), dropout);
-            let keep = model.keep_within(KEPT_TAPES / 2, packed.tokens.len(), grads);
-            model.forward_tape(&packed, keep, grads)
-        });
+        let tape = match tapes.next().flatten() {
+            Some(tape) => tape,
+            None => {
+                let packed = dropped(Packed::sharing(own), dropout);
+                let keep = model.keep_within(KEPT_TAPES / 2, packed.tokens.len(), grads);
+                model.record(&packed, keep, grads)?
+            }
+        };
         let tokens = match known {
             Some(known) => known[first..first + own.len()].to_vec(),
-            None => read(weights, &tape, own, temperature),
+            None => read(weights, &tape, own, temperature)?,
         };
         let (mut d_logps, mut d_values) = (Vec::new(), Vec::new());
         for unit in batch {
@@ -123,39 +130,48 @@ where
                 d_values.extend(derivative.values);
             }
         }
-        tape_backward(weights, tape, temperature, &d_logps, &d_values, grads);
+        tape_backward(weights, tape, temperature, &d_logps, &d_values, grads)?;
     }
-    total
+    Ok(total)
 }
 
 /// The gradient of sum(d_logps . log-probs) + sum(d_values . values) for the tokens on a tape.
 fn tape_backward(
     weights: &Weights,
-    tape: Tape,
+    tape: Recording,
     temperature: f64,
     d_logps: &[f32],
     d_values: &[f64],
     grads: &mut Grads,
-) {
-    let (rows, targets) = tape.batch.predictions();
-    let mut d_hidden = Mat::zeros(tape.hidden.rows, tape.hidden.cols);
+) -> Result<(), LmError> {
+    let (rows, targets) = tape.batch().predictions();
+    let mut d_hidden = Mat::zeros(tape.hidden().rows, tape.hidden().cols);
     let model = &weights.model;
-    model.token_logps_backward(&tape.hidden, &rows, &targets, temperature as f32, d_logps, &mut d_hidden, grads);
+    model.logps_backward(&tape, &rows, &targets, temperature, d_logps, &mut d_hidden, grads)?;
     if let Some(head) = &weights.head {
         for (&row, &d) in rows.iter().zip(d_values) {
             axpy(d as f32, head, d_hidden.row_mut(row));
             if let Some(d_head) = grads.get_mut(ParamId::Head) {
-                axpy(d as f32, tape.hidden.row(row), d_head);
+                axpy(d as f32, tape.hidden().row(row), d_head);
             }
         }
     }
-    model.backward(tape, d_hidden, grads);
+    model.pull_back(tape, d_hidden, grads)
 }
 
 /// Adds to `grads` the gradient of sum(d_logp . log p(completion tokens)) for the sequences on
 /// `tape`, packed by [`Packed::sharing`], p being the softmax of logits / temperature. `d_logps`
 /// holds one value a completion token, sequence after sequence.
-pub fn sequence_backward(model: &Model, tape: Tape, temperature: f64, d_logps: &[f32], grads: &mut Grads) {
+///
+/// # Errors
+/// What a device reports.
+pub fn sequence_backward(
+    model: &Model,
+    tape: Recording,
+    temperature: f64,
+    d_logps: &[f32],
+    grads: &mut Grads,
+) -> Result<(), LmError> {
     let weights = Weights { model: model.clone(), head: None };
-    tape_backward(&weights, tape, temperature, d_logps, &[], grads);
+    tape_backward(&weights, tape, temperature, d_logps, &[], grads)
 }

@@ -72,7 +72,7 @@ pub(super) fn look(
         Ok(mean(&rewards).unwrap_or(0.0))
     };
     let sequences: Vec<Sequence> = draws.iter().map(|d| d.sequence.clone()).collect();
-    let kls: Vec<f64> = divergence(model, base, &sequences, options);
+    let kls: Vec<f64> = divergence(model, base, &sequences, options)?;
     let lengths: Vec<f64> = sequences.iter().map(|s| s.completion().len() as f64).collect();
     Ok(Watched {
         step,
@@ -84,14 +84,21 @@ pub(super) fn look(
 }
 
 /// k3 summed over each completion's tokens.
-fn divergence(model: &Model, base: &Model, sequences: &[Sequence], options: &PolicyOptions) -> Vec<f64> {
+fn divergence(
+    model: &Model,
+    base: &Model,
+    sequences: &[Sequence],
+    options: &PolicyOptions,
+) -> Result<Vec<f64>, LmError> {
     let lengths: Vec<usize> = sequences.iter().map(|s| s.tokens.len()).collect();
     let mut out = Vec::with_capacity(sequences.len());
     for range in micro_batches(&lengths, options.settings.batch_tokens) {
-        let of = |model: &Model| completion_logps(model, &sequences[range.clone()], &[options.temperature]).remove(0);
-        for (own, base) in of(model).iter().zip(of(base)) {
+        let of = |model: &Model| -> Result<_, LmError> {
+            Ok(completion_logps(model, &sequences[range.clone()], &[options.temperature])?.remove(0))
+        };
+        for (own, base) in of(model)?.iter().zip(of(base)?) {
             out.push(own.iter().zip(&base).map(|(p, q)| kl_k3((*p).into(), (*q).into())).sum());
         }
     }
-    out
+    Ok(out)
 }

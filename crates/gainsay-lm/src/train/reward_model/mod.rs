@@ -224,7 +224,7 @@ impl<'a> Run<'a> {
         let compute = |new: &[Sequence]| {
             tokens += new.iter().map(|s| s.tokens.len() as u64).sum::<u64>();
             done += new.len();
-            let features = read_features(model, new, &options.reads, options.settings.batch_tokens);
+            let features = read_features(model, new, &options.reads, options.settings.batch_tokens)?;
             tell(progress, &TrainEvent::Features { done, total: sides.len() })?;
             Ok(features)
         };
@@ -252,7 +252,7 @@ impl<'a> Run<'a> {
             return Ok(by_item(items, values));
         }
         self.count(items);
-        Ok(rewards(&self.weights.model, self.head(), items, self.options.settings.batch_tokens))
+        rewards(&self.weights.model, self.head(), items, self.options.settings.batch_tokens)
     }
 
     fn evaluate(
@@ -375,7 +375,7 @@ impl<'a> Run<'a> {
         grads.zero();
         let dropout = self.dropout.map(|key| key.round(self.options.round).step(self.optimizer.steps()));
         let (center, batch_tokens) = (self.options.center, self.options.settings.batch_tokens);
-        let loss = batch_gradient(&self.weights, batch, center, batch_tokens, dropout, grads);
+        let loss = batch_gradient(&self.weights, batch, center, batch_tokens, dropout, grads)?;
         self.count(batch);
         let norm = clip_global_norm(grads, self.options.clip);
         if !(loss.is_finite() && norm.is_finite()) {
@@ -450,6 +450,9 @@ const TAPE_BYTES: usize = 1 << 30;
 /// Adds the gradient of the batch's mean loss to `grads` and returns that loss. Items go through
 /// the model in micro-batches of at most `batch_tokens` tokens, all sides together, with the
 /// adapter's dropout where `dropout` is the step's key.
+///
+/// # Errors
+/// What a device reports.
 pub fn batch_gradient(
     weights: &Weights,
     batch: &[&TrainItem],
@@ -457,7 +460,7 @@ pub fn batch_gradient(
     batch_tokens: usize,
     dropout: Option<Key<'_>>,
     grads: &mut Grads,
-) -> f64 {
+) -> Result<f64, LmError> {
     let lengths: Vec<usize> = batch.iter().map(|p| p.rows()).collect();
     let head = weights.head.as_deref().unwrap_or_default();
     let mut total = 0.0;
@@ -465,22 +468,22 @@ pub fn batch_gradient(
         let items = &batch[range];
         let packed = dropped(pack(items), dropout);
         let keep = weights.model.keep_within(TAPE_BYTES, packed.tokens.len(), grads);
-        let tape = weights.model.forward_tape(&packed, keep, grads);
+        let tape = weights.model.record(&packed, keep, grads)?;
         let rows = packed.last_rows();
-        let values = by_item(items, rows.iter().map(|&row| head_product(tape.hidden.row(row), head)));
+        let values = by_item(items, rows.iter().map(|&row| head_product(tape.hidden().row(row), head)));
         let mut rows = rows.into_iter();
-        let mut d_hidden = Mat::zeros(tape.hidden.rows, tape.hidden.cols);
+        let mut d_hidden = Mat::zeros(tape.hidden().rows, tape.hidden().cols);
         for (item, values) in items.iter().zip(values) {
             let loss = item.label.loss(&values, center);
             total += loss.loss;
             for (d_reward, row) in loss.d_rewards.into_iter().zip(rows.by_ref()) {
                 let d_reward = (d_reward / batch.len() as f64) as f32;
-                head_backward(d_reward, head, tape.hidden.row(row), d_hidden.row_mut(row), grads);
+                head_backward(d_reward, head, tape.hidden().row(row), d_hidden.row_mut(row), grads);
             }
         }
-        weights.model.backward(tape, d_hidden, grads);
+        weights.model.pull_back(tape, d_hidden, grads)?;
     }
-    total / batch.len() as f64
+    Ok(total / batch.len() as f64)
 }
 
 /// r = head . hidden: adds d_r head to the row's gradient and d_r hidden to the head's.
