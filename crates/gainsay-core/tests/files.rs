@@ -465,7 +465,7 @@ fn what_is_no_ranking_is_refused_with_its_line() {
         ("7", "ranking"),
     ] {
         let message = with(ranking);
-        assert!(message.starts_with("r.jsonl") && message.contains("line 2") && message.contains(words), "{message}");
+        assert!(message.starts_with("r.jsonl:2") && message.contains(words), "{message}");
     }
     let pair = refusal::<RankingRecord>(&folder, "p.jsonl", r#"{"prompt":"q","chosen":"a","rejected":"b"}"#);
     assert!(pair.contains("looks like a preference record"), "{pair}");

@@ -183,9 +183,9 @@ fn every_training_takes_the_adapters_shape_and_dropout() {
         assert!(provenance.contains("\"dropout\": 0.25"), "{provenance}");
     }
     // An adapter that goes on keeps its rate, unless another is asked for.
-    go(format!("train sft --in sft.jsonl --heldout 0 --policy tuned --save-every 0 --out kept"));
+    go("train sft --in sft.jsonl --heldout 0 --policy tuned --save-every 0 --out kept".into());
     assert_eq!(config("kept")["lora_dropout"], 0.25);
-    go(format!("train sft --in sft.jsonl --heldout 0 --policy tuned --save-every 0 --lora-dropout 0 --out none"));
+    go("train sft --in sft.jsonl --heldout 0 --policy tuned --save-every 0 --lora-dropout 0 --out none".into());
     assert_eq!(config("none")["lora_dropout"], 0.0);
     let output = gainsay(
         dir.path(),
