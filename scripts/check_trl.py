@@ -1,8 +1,9 @@
 """Checks a hand-over to TRL: what `gainsay export trl` wrote loads, trains on, and comes back.
 
-    python scripts/check_trl.py --gainsay BINARY --export DIR --work DIR
+    python scripts/check_trl.py --gainsay BINARY --export DIR --work DIR [--adapter DIR]
 
 1. transformers loads reward_model/ and gives the rewards of `gainsay score`, within 1e-3.
+   So does PEFT with the adapter of --adapter, an export with `--adapter`, on policy/ as its base.
 2. train_reward.py (TRL's RewardTrainer) trains it for 2 steps on preferences.jsonl.
 3. Gainsay loads what came out and gives the rewards of transformers, within 1e-3; they have moved.
 4. train_policy.py (TRL's GRPOTrainer) trains policy/ for 2 steps with the reward over HTTP.
@@ -24,6 +25,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch  # noqa: E402
+from peft import PeftModel  # noqa: E402
 from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: E402
 
 TOLERANCE = 1e-3
@@ -33,14 +35,19 @@ torch.set_num_threads(1)
 class Scorer:
     """A reward model in transformers: float32, the head at the turn end."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, adapter=None):
+        """A whole folder; or a language model's folder with a PEFT adapter, which brings the head."""
         self.tokenizer = AutoTokenizer.from_pretrained(str(folder))
         model, info = AutoModelForSequenceClassification.from_pretrained(
             str(folder), num_labels=1, dtype=torch.float32, output_loading_info=True
         )
+        heads = ("score.", "lm_head.", "embed_out.") if adapter else ()
         for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-            if info.get(problem):
-                sys.exit(f"{folder}: {problem}: {info[problem]}")
+            wrong = [str(name) for name in info.get(problem, ()) if not str(name).startswith(heads or "\0")]
+            if wrong:
+                sys.exit(f"{folder}: {problem}: {wrong}")
+        if adapter:
+            model = PeftModel.from_pretrained(model, str(adapter)).get_base_model()
         self.model = model.eval()
 
     def text(self, prompt, answer):
@@ -67,10 +74,10 @@ def gainsay_rewards(args, model, name):
     return {r["id"]: [c["reward"] for c in r["completions"]] for r in map(json.loads, out.open())}
 
 
-def compare(args, model, name):
+def compare(args, model, name, scorer=None):
     """Largest difference of rewards between Gainsay and transformers, and Gainsay's rewards."""
     ours = gainsay_rewards(args, model, name)
-    scorer = Scorer(model)
+    scorer = scorer or Scorer(model)
     worst = 0.0
     for row in args.rows:
         theirs = [scorer.reward(scorer.text(row["prompt"], row[side][0]["content"])) for side in ("chosen", "rejected")]
@@ -109,6 +116,7 @@ def main():
     p.add_argument("--export", type=Path, required=True)
     p.add_argument("--work", type=Path, required=True)
     p.add_argument("--reward-url")
+    p.add_argument("--adapter", type=Path)
     args = p.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in (args.export / "preferences.jsonl").open()]
@@ -120,6 +128,9 @@ def main():
 
     model = args.export / "reward_model"
     found["exported"], before = compare(args, model, "exported")
+    if args.adapter:
+        adapter = args.adapter / "reward_model"
+        found["adapter"], _ = compare(args, adapter, "adapter", Scorer(args.export / "policy", adapter))
     trained = args.work / "reward_model_trl"
     run(sys.executable, args.export / "train_reward.py", "--max-steps", 2, "--batch", 2, "--lr", 1e-3, "--out", trained)
     found["trained"], after = compare(args, trained, "trained")

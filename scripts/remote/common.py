@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1", TRANSFORMERS_VERBOSITY="error", PYTHONWARNINGS="ignore")
 ROOT = Path(__file__).resolve().parent.parent.parent
 REMOTE = ROOT / "target/remote"
 GAINSAY = os.environ.get("GAINSAY", str(ROOT / "target/release/gainsay"))
@@ -71,23 +71,29 @@ class RewardServer:
                                             env={**os.environ, **(env or {})})
         self.url = self.process.stdout.readline().split()[-1]
 
-    def metric(self, name):
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=60) as answer:
-            rows = [row.split() for row in answer.read().decode().splitlines() if not row.startswith("#")]
-        return sum(float(value) for key, value in rows if key.split("{")[0] == name)
+    def metric(self, start, key=""):
+        """The sum over the metrics that begin like this."""
+        with urllib.request.urlopen(f"{self.url}{key}/metrics", timeout=60) as answer:
+            rows = [row.rsplit(" ", 1) for row in answer.read().decode().splitlines()]
+        return sum(float(value) for name, value in rows if name.startswith(start))
 
     def stop(self):
+        """Asks it to stop; its exit status."""
         self.process.terminate()
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=120)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
 
 
 @contextlib.contextmanager
 def reward_server(folder, model, *options):
-    server = RewardServer(folder, model, *options)
-    try:
+    with RewardServer(folder, model, *options) as server:
         yield server.url
-    finally:
-        server.stop()
 
 
 def lines(path):
@@ -106,6 +112,23 @@ def gguf():
         if done.returncode == 0:
             return Path(done.stdout.strip())
     raise SystemExit("the default model is not in its cache although it was used")
+
+
+def hf_folder(folder):
+    """The default model as a Hugging Face folder in float32."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out, path = folder / "hf", gguf()
+    if not out.exists():
+        kind = {"gguf_file": path.name}
+        read = AutoModelForCausalLM.from_pretrained(path.parent, **kind)
+        # What was read from GGUF counts as quantized, which transformers neither saves nor trains.
+        read.config.__dict__.pop("quantization_config", None)
+        plain = AutoModelForCausalLM.from_config(read.config)
+        plain.load_state_dict(read.state_dict())
+        plain.save_pretrained(out)
+        AutoTokenizer.from_pretrained(path.parent, **kind).save_pretrained(out)
+    return out
 
 
 def prompts(folder):

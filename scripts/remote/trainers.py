@@ -7,7 +7,7 @@ import types
 import zipfile
 from unittest import mock
 
-from common import REMOTE, ROOT, gguf, head, post, reward_server
+from common import REMOTE, ROOT, head, hf_folder, post, reward_server
 
 
 def unpacked(name):
@@ -80,10 +80,9 @@ def trl(folder):
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import GRPOConfig, GRPOTrainer
 
-    path = gguf()
-    kind = {"gguf_file": path.name}
-    model = AutoModelForCausalLM.from_pretrained(path.parent, **kind)
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, **kind)
+    source = str(hf_folder(folder))
+    model = AutoModelForCausalLM.from_pretrained(source)
+    tokenizer = AutoTokenizer.from_pretrained(source)
     with reward_server(folder, head(folder)) as url:
         def reward(prompts, completions, **_):
             items = [{"prompt": p, "completion": c} for p, c in zip(prompts, completions)]

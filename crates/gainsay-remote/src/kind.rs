@@ -63,7 +63,12 @@ pub fn detect(client: &Client) -> Result<About> {
     if base.ends_with("/get_reward") {
         return Ok(About { kind: Kind::OpenRlhf, model: None, largest_batch: None });
     }
-    if let Some(about) = optional(client.look("/v1/models"))?.as_ref().and_then(of_models) {
+    let models = client.look("/v1/models");
+    // A server that fails to list its models has the path all the same (`transformers serve` without a cache).
+    let listless = matches!(models, Err(RemoteError::Unsupported { .. }));
+    let known = optional(models)?.as_ref().and_then(of_models);
+    let unnamed = || About { kind: Kind::OpenAi, model: None, largest_batch: None };
+    if let Some(about) = known.or_else(|| listless.then(unnamed)) {
         return refine(client, about);
     }
     if let Some(info) = optional(client.look("/info"))?.filter(|i| i.get("model_type").is_some()) {

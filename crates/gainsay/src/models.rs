@@ -91,6 +91,11 @@ pub fn threads(wanted: usize) -> usize {
 /// # Errors
 /// What loading reports; a server's URL is refused with the reason.
 pub fn load(spec: &str, dtype: Dtype) -> Result<Loaded> {
+    if gainsay_remote::is_address(spec) {
+        return Err(Error::Input(format!(
+            "{spec}: this needs the model itself, not a server: give a folder, a .gguf file, hf:org/name, or smollm2-135m"
+        )));
+    }
     let mut loaded = gainsay_lm::load(spec)?;
     let on = if place().is_gpu() { " cuda" } else { "" };
     loaded.identity = format!("{} {dtype}{on}", loaded.identity);

@@ -156,6 +156,25 @@ fn chat_says_that_the_rendering_is_the_servers() {
 }
 
 #[test]
+fn a_server_that_cannot_list_its_models_is_asked_all_the_same() {
+    let fake = Fake::start(|asked, _| match asked.path.as_str() {
+        "/v1/models" => Reply::Json(500, json!({ "detail": "Cache directory not found" })),
+        "/v1/completions" => Reply::Json(
+            200,
+            json!({ "choices": [{ "index": 0, "finish_reason": "length", "text": "hi" }], "usage": { "prompt_tokens": 2 } }),
+        ),
+        _ => Reply::Json(404, json!({ "detail": "Not Found" })),
+    });
+    let policy = RemotePolicy::connect(client(&fake.base, "model=m"), Some(Arc::new(Bytes))).unwrap();
+    assert_eq!((policy.api(), policy.model(), policy.reported()), (PolicyApi::Completions, Some("m"), &Reported::None));
+    let sampled = policy.sample(&requests(1), &at(0.7)).unwrap();
+    assert_eq!((sampled[0][0].text.as_str(), sampled[0][0].logp), ("hi", None));
+    let prompt = Prompt::Text("q".into());
+    let error = policy.scored(&items(&prompt, &["a"])).unwrap_err();
+    assert!(error.to_string().contains("does not give the log-probs of given completions"), "{error}");
+}
+
+#[test]
 fn sglang_scores_at_temperature_one() {
     let fake = Fake::start(|asked, _| match asked.path.as_str() {
         "/get_model_info" => Reply::Json(200, json!({ "model_path": "m" })),

@@ -27,10 +27,11 @@ fn what_is_exported_trains_in_trl_and_comes_back() {
     reward_model(&dir);
     finished_run(dir.path());
     ok(gainsay(dir.path(), &["export", "trl", "--run", "run", "--out", "trl"]));
+    ok(gainsay(dir.path(), &["export", "trl", "--run", "run", "--out", "peft", "--adapter"]));
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/check_trl.py");
     let output = Command::new(python)
         .arg(script)
-        .args(["--gainsay", env!("CARGO_BIN_EXE_gainsay"), "--export", "trl", "--work", "work"])
+        .args(["--gainsay", env!("CARGO_BIN_EXE_gainsay"), "--export", "trl", "--adapter", "peft", "--work", "work"])
         .current_dir(dir.path())
         .output()
         .expect("Python runs");
@@ -38,5 +39,6 @@ fn what_is_exported_trains_in_trl_and_comes_back() {
     assert!(output.status.success(), "{said}");
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     assert!(found["exported"].as_f64().is_some_and(|worst| worst < 1e-3), "{found}");
+    assert!(found["adapter"].as_f64().is_some_and(|worst| worst < 1e-3), "{found}");
     assert!(found["trained"].as_f64().is_some_and(|worst| worst < 1e-3), "{found}");
 }
