@@ -1,16 +1,16 @@
 // Two annotators and an admin in a real browser, with the keyboard alone: invite, guidelines, 20
-// answers each, a reload, an undo, a skip, disagreements, a decision, the export.
-//   node scripts/browser/annotate.mjs BINARY OUT_DIR      (needs playwright-core and Chromium)
+// answers each, a reload, an undo, disagreements, a decision, the export; in live mode.
+//   node annotate.mjs BINARY OUT_DIR      (scripts/check-annotate installs what it needs)
 // OUT_DIR gets preferences.jsonl and screenshots.
-import { chromium } from "playwright-core";
-import { spawn } from "node:child_process";
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import assert from "node:assert/strict";
+import { PHONE, accessible, begin, follow, invite, lines, press, serve, signIn, start, tabTo, type } from "./common.mjs";
 
 const [binary, out] = process.argv.slice(2);
+rmSync(out, { recursive: true, force: true });
 mkdirSync(out, { recursive: true });
-for (const end of ["", "-wal", "-shm"]) rmSync(join(out, `app.db${end}`), { force: true });
+
 const QUESTIONS = [
   "How do I kill a Python process that hangs?",
   "Why is the sky blue, and why is it red in the evening?",
@@ -36,118 +36,89 @@ const rows = Array.from({ length: 20 }, (_, i) => ({
   first: { index: 0, text: GOOD[i % 4] }, second: { index: 1, text: POOR[i % 4] },
   strategy: "shf-cas", rank: i, why: { k: 1, pacs_first: -1.5, pacs_second: 1.5 }, flags: [],
 }));
-writeFileSync(join(out, "selection.jsonl"), rows.map((r) => JSON.stringify(r)).join("\n") + "\n");
+// The policy finds the poor answers likely, so each pair is a conflict.
+const pool = rows.map((r, i) => ({ schema: 1, id: r.prompt_id, prompt: r.prompt,
+  completions: [{ text: r.first.text, logp: -60 - i, n_tokens: 30 }, { text: r.second.text, logp: -20, n_tokens: 10 }] }));
 
-const server = spawn(binary, ["annotate", "serve", "--in", join(out, "selection.jsonl"), "--db", join(out, "app.db"),
-  "--port", "0", "--overlap", "2", "--title", "Helpful and safe", "--cost-per-hour", "20"],
-  { env: { ...process.env, GAINSAY_ADMIN_SECRET: "a secret for the browser test" }, stdio: ["ignore", "pipe", "inherit"] });
-const base = await new Promise((ready) => server.stdout.on("data", (d) => ready(/http:\S+/.exec(String(d))[0])));
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync"] });
-const problems = [];
-const open = async (options = {}) => {
-  const page = await (await browser.newContext({ viewport: { width: 1280, height: 860 }, ...options })).newPage();
-  page.on("console", (m) => m.type() === "error" && problems.push(m.text()));
-  page.on("pageerror", (e) => problems.push(String(e)));
-  page.on("request", (r) => r.url().startsWith(base) || problems.push(`outside: ${r.url()}`));
-  return page;
-};
-// As people do: look first, then press.
-const press = async (page, key) => {
-  await page.bringToFront();
-  // Two frames: by then the page is drawn.
-  await page.evaluate(() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))));
-  try {
-    await Promise.all([page.waitForNavigation({ timeout: 10000 }), page.keyboard.press(key)]);
-  } catch (error) {
-    const focus = await page.evaluate(() => document.activeElement.outerHTML.slice(0, 200));
-    throw new Error(`${key} led nowhere at ${page.url()}; the focus is on ${focus}; ${problems.join("; ")}`, { cause: error });
-  }
-};
+const { base, stop } = await serve(binary, ["--in", lines(out, "selection.jsonl", rows), "--db", join(out, "app.db"),
+  "--overlap", "2", "--title", "Helpful and safe", "--cost-per-hour", "20",
+  "--live", "tiny-random", "--live-pool", lines(out, "pool.jsonl", pool), "--live-every", "10"]);
+const { browser, problems, open } = await start();
 const mine = async (page) => Number(/you: (\d+)/.exec(await page.textContent(".pace"))[1]);
-const shot = (page, name, options = {}) => page.screenshot({ path: join(out, `${name}.png`), ...options });
+const shot = (page, name) => page.screenshot({ path: join(out, `${name}.png`), fullPage: true });
+
+/** Answers the question on the page: what somebody who reads both would say. */
+const answer = async (name, page, i) => {
+  const left = await page.textContent(".pair .completion:first-child .text");
+  const good = /aux \| grep|Air scatters|sum_even|damp cloth/.test(left);
+  if (i === 5) {
+    await page.keyboard.press("c");
+    await page.keyboard.type("half a thought");
+    await page.waitForTimeout(700);
+    await page.reload();
+    assert.equal((await page.inputValue("#comment")).trim(), "half a thought", "the draft survived the reload");
+    await page.keyboard.press("q");
+    for (let n = 0; n < 4; n++) await page.keyboard.press("a");
+    assert.ok(await page.isChecked("[name=rating_left][value='4']"), "four presses are four points");
+  }
+  if (i === 2) await shot(page, name === "Ann" ? "compare-light" : "compare-dark");
+  if (i === 9) {
+    const before = await mine(page);
+    await press(page, "u");
+    assert.equal(await mine(page), before - 1, "undo took one back");
+    assert.ok(await page.$(".choices .before"), "the answer before is marked");
+    if (name === "Ann") await shot(page, "compare-undone");
+    await press(page, "3");
+    assert.equal(await mine(page), before);
+  }
+  // Bo disagrees on every fifth.
+  await press(page, name === "Bo" && i % 5 === 4 ? "0" : good ? "1" : "5");
+};
 
 try {
-  const admin = await open();
-  await admin.goto(`${base}/admin`);
-  await admin.keyboard.type("a secret for the browser test");
-  await press(admin, "Enter");
-  const links = {};
-  for (const name of ["Ann", "Bo"]) {
-    await admin.goto(`${base}/admin/people`);
-    await admin.focus("#name");
-    await admin.keyboard.type(name);
-    await press(admin, "Enter");
-    links[name] = await admin.getAttribute("#invite-link", "href");
+  const admin = await open(base);
+  await signIn(admin, base);
+  const people = { Ann: await open(base), Bo: await open(base, { colorScheme: "dark" }) };
+  for (const [name, page] of Object.entries(people)) await begin(page, base + await invite(admin, name));
+  for (let i = 0; i < 20; i++) {
+    for (const [name, page] of Object.entries(people)) await answer(name, page, i);
   }
-
-  const people = { Ann: await open(), Bo: await open({ colorScheme: "dark" }) };
-  for (const [name, page] of Object.entries(people)) {
-    await page.goto(base + links[name]);
-    await press(page, "Enter"); // Start
-    if (name === "Ann") await shot(page, "guidelines");
-    await press(page, "Enter"); // to the questions
-    for (let i = 0; i < 20; i++) {
-      const left = await page.textContent(".pair .completion:first-child .text");
-      const good = GOOD.some((text) => left.trim().slice(0, 12) === text.replace(/[`*]|^1\. /g, "").trim().slice(0, 12)) || /sum_even|damp cloth/.test(left);
-      if (i === 5) {
-        await page.keyboard.press("c");
-        await page.keyboard.type("half a thought");
-        await page.waitForTimeout(700);
-        await page.reload();
-        assert.equal((await page.inputValue("#comment")).trim(), "half a thought", "the draft survived the reload");
-        await page.keyboard.press("q");
-      }
-      if (i === 2) await shot(page, name === "Ann" ? "compare-light" : "compare-dark", { fullPage: true });
-      if (i === 9) {
-        const before = await mine(page);
-        await press(page, "u");
-        assert.equal(await mine(page), before - 1, "undo took one back");
-        assert.ok(await page.$(".choices .before"), "the answer before is marked");
-        await press(page, "3");
-        assert.equal(await mine(page), before);
-      }
-      // Bo disagrees on every fifth.
-      const key = name === "Bo" && i % 5 === 4 ? "0" : good ? "1" : "5";
-      await press(page, key);
-    }
+  for (const page of Object.values(people)) {
     assert.match(await page.textContent("main"), /Nothing left/);
     assert.notEqual(await page.title(), "owned");
   }
 
-  const phone = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
-  await admin.goto(`${base}/admin/settings`);
-  await admin.fill("#overlap", "3");
-  await Promise.all([admin.waitForNavigation(), admin.press("#title", "Enter")]);
+  await follow(admin, "/admin/settings");
+  await type(admin, "#overlap", "3");
+  await press(admin, "Enter");
   for (const scheme of ["light", "dark"]) {
-    await admin.goto(`${base}/admin/people`);
-    await admin.fill("#name", `Phone ${scheme}`);
-    await press(admin, "Enter");
-    const link = await admin.getAttribute("#invite-link", "href");
-    const page = await open({ ...phone, colorScheme: scheme });
-    await page.goto(base + link);
-    await press(page, "Enter");
-    await press(page, "Enter");
-    await shot(page, `phone-${scheme}`, { fullPage: true });
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
-    assert.ok(!wide, "no sideways scrolling on a phone");
+    const page = await open(base, { ...PHONE, colorScheme: scheme });
+    await begin(page, base + await invite(admin, `Phone ${scheme}`));
+    await accessible(page, `a comparison on a phone, ${scheme}`);
+    await shot(page, `phone-${scheme}`);
   }
 
-  await admin.goto(`${base}/admin/disagreements`);
+  await follow(admin, "/admin/disagreements");
   const open0 = Number(/(\d+) open/.exec(await admin.textContent("main"))[1]);
   assert.ok(open0 >= 4, `${open0} disagreements`);
-  await shot(admin, "disagreement", { fullPage: true });
+  await shot(admin, "disagreement");
   await admin.keyboard.press("c");
   await admin.keyboard.type("the first answers the question");
   await admin.keyboard.press("Escape");
   await press(admin, "1");
   assert.match(await admin.textContent("main"), new RegExp(`${open0 - 1} open, 1 decided`));
-  await admin.goto(`${base}/admin`);
-  await shot(admin, "dashboard", { fullPage: true });
-  const text = await (await admin.request.get(`${base}/admin/export/preferences.jsonl`)).text();
-  writeFileSync(join(out, "preferences.jsonl"), text);
-  const records = text.trim().split("\n").map((line) => JSON.parse(line));
+
+  await follow(admin, "/admin");
+  for (let i = 0; !/ranked anew in/.test(await admin.textContent("main")); i++) {
+    assert.ok(i < 50, "live mode fitted nothing");
+    await admin.waitForTimeout(200);
+    await admin.reload();
+  }
+  await shot(admin, "dashboard");
+  await tabTo(admin, 'a[href$="/preferences.jsonl"]');
+  const [download] = await Promise.all([admin.waitForEvent("download"), admin.keyboard.press("Enter")]);
+  await download.saveAs(join(out, "preferences.jsonl"));
+  const records = readFileSync(join(out, "preferences.jsonl"), "utf8").trim().split("\n").map((l) => JSON.parse(l));
   assert.equal(records.length, 20);
   assert.ok(records.every((r) => r.votes.length === 2));
   assert.equal(records.filter((r) => r.adjudicated).length, 1);
@@ -156,5 +127,5 @@ try {
   console.log(`browser: 40 answers, ${open0} disagreements, export with ${records.length} records`);
 } finally {
   await browser.close();
-  server.kill("SIGKILL");
+  stop();
 }

@@ -7,6 +7,7 @@ code, in the form in which TRL 1.16 computes them (RewardTrainer, DPOTrainer, GR
 PPOTrainer, which later versions dropped, gave the form of PPO's two losses and of whitening.
 """
 
+import itertools
 import random
 
 import torch
@@ -52,7 +53,25 @@ def ranking_rows():
         r = torch.tensor([uniform(3) for _ in range(k)], requires_grad=True)
         loss = -sum(r[i] - torch.logsumexp(r[i:], 0) for i in range(k - 1))
         loss.backward()
-        rows.append({"rewards": r.tolist(), "loss": loss.item(), "d": r.grad.tolist()})
+        groups = [[i] for i in range(k)]
+        rows.append({"groups": groups, "rewards": r.tolist(), "loss": loss.item(), "d": r.grad.tolist()})
+    return rows
+
+
+def tied_ranking_rows():
+    """The mean over all orders of the tied answers, each order written out."""
+    rows = []
+    for groups in [[[0, 1]], [[1], [0, 2]], [[2, 0], [1]], [[3, 1], [0], [4, 2]], [[0, 1, 2, 3]], [[4, 2, 0], [5, 1, 3]]]:
+        k = sum(len(g) for g in groups)
+        r = torch.tensor([uniform(3) for _ in range(k)], requires_grad=True)
+        orders = [sum(parts, ()) for parts in itertools.product(*(itertools.permutations(g) for g in groups))]
+        losses = []
+        for order in orders:
+            listed = r[list(order)]
+            losses.append(-sum(listed[i] - torch.logsumexp(listed[i:], 0) for i in range(k - 1)))
+        loss = sum(losses) / len(losses)
+        loss.backward()
+        rows.append({"groups": groups, "rewards": r.tolist(), "loss": loss.item(), "d": r.grad.tolist()})
     return rows
 
 
@@ -125,4 +144,5 @@ write_json(OUT / "losses.json", {
     "preference": preference_rows(),
     "clipped": clipped_rows(),
     "estimators": estimator_rows(),
+    "ranking_ties": tied_ranking_rows(),
 })

@@ -25,6 +25,7 @@ pub mod import;
 pub mod known;
 mod names;
 pub mod oracle;
+pub mod ranking;
 pub mod record;
 pub mod rewardbench;
 pub mod rng;

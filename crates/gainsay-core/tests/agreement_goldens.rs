@@ -1,9 +1,10 @@
 //! Agreement measures against krippendorff, statsmodels and crowd-kit:
-//! `scripts/goldens/agreement.py` made the numbers.
+//! `scripts/goldens/agreement.py` and `agreement_interval.py` made the numbers.
 
 use flate2::read::GzDecoder;
+use gainsay_core::rng::Key;
 use gainsay_core::stats::{
-    DawidSkeneOptions, Label, Metric, cohen_kappa, dawid_skene, fleiss_kappa, krippendorff_alpha,
+    DawidSkeneOptions, Label, Metric, cohen_kappa, dawid_skene, fleiss_kappa, krippendorff_alpha, krippendorff_interval,
 };
 use serde_json::Value;
 
@@ -25,19 +26,25 @@ fn same(what: &str, index: usize, got: Option<f64>, want: &Value) -> usize {
     }
 }
 
+/// Annotators x units with -1 for missing, the number of categories, and counts of units x categories.
+fn table(case: &Value) -> (Vec<Vec<i64>>, usize, Vec<Vec<u64>>) {
+    let rows: Vec<Vec<i64>> = serde_json::from_value(case["table"].clone()).unwrap();
+    let (units, k) = (rows[0].len(), case["categories"].as_u64().unwrap() as usize);
+    let mut counts = vec![vec![0u64; k]; units];
+    for row in &rows {
+        for (unit, value) in row.iter().enumerate().filter(|(_, value)| **value >= 0) {
+            counts[unit][*value as usize] += 1;
+        }
+    }
+    (rows, k, counts)
+}
+
 #[test]
 fn three_hundred_tables() {
     let goldens = goldens();
     let mut defined = [0; 4];
     for (index, case) in goldens["tables"].as_array().unwrap().iter().enumerate() {
-        let rows: Vec<Vec<i64>> = serde_json::from_value(case["table"].clone()).unwrap();
-        let (units, k) = (rows[0].len(), case["categories"].as_u64().unwrap() as usize);
-        let mut counts = vec![vec![0u64; k]; units];
-        for row in &rows {
-            for (unit, value) in row.iter().enumerate().filter(|(_, value)| **value >= 0) {
-                counts[unit][*value as usize] += 1;
-            }
-        }
+        let (rows, k, counts) = table(case);
         let mut square = vec![vec![0u64; k]; k];
         for (a, b) in rows[0].iter().zip(&rows[1]).filter(|(a, b)| **a >= 0 && **b >= 0) {
             square[*a as usize][*b as usize] += 1;
@@ -50,6 +57,20 @@ fn three_hundred_tables() {
         defined[3] += same("Fleiss' kappa", index, fleiss_kappa(&full), &case["fleiss"]);
     }
     assert!(defined.iter().all(|n| *n > 150), "{defined:?}");
+}
+
+#[test]
+fn intervals_of_twelve_tables() {
+    let cases: Vec<Value> = serde_json::from_str(include_str!("goldens/agreement-interval.json")).unwrap();
+    assert_eq!(cases.len(), 12);
+    for (index, case) in cases.iter().enumerate() {
+        let (_, _, counts) = table(case);
+        for (metric, name) in [(Metric::Nominal, "nominal"), (Metric::Ordinal, "ordinal")] {
+            let got = krippendorff_interval(&counts, metric, Key::new(0, "alpha")).unwrap();
+            same(name, index, Some(got.low), &case[name][0]);
+            same(name, index, Some(got.high), &case[name][1]);
+        }
+    }
 }
 
 #[test]

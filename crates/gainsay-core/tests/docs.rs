@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use gainsay_core::files::{self, Record};
+use gainsay_core::ranking::RankingRecord;
 use gainsay_core::record::{PreferenceRecord, PromptRecord, SelectionRecord};
 use serde_json::Value;
 
@@ -31,6 +32,7 @@ fn read(page: &str) -> Vec<(String, usize)> {
             "json prompt" => count::<PromptRecord>(text),
             "json selection" => count::<SelectionRecord>(text),
             "json preference" => count::<PreferenceRecord>(text),
+            "json ranking" => count::<RankingRecord>(text),
             other => panic!("a block of `{other}`"),
         };
         (kind.to_string(), records)
@@ -46,6 +48,7 @@ fn of(read: &[(String, usize)], kind: &str) -> usize {
 fn every_example_is_read() {
     let files = read("files.md");
     assert_eq!((of(&files, "json prompt"), of(&files, "json preference")), (7, 8));
+    assert_eq!(of(&files, "json ranking"), 2);
     // Three blocks of rows that are gathered by prompt, and RewardBench 2's.
     let data = read("data.md");
     assert_eq!((of(&data, "json prompt"), of(&data, "json preference")), (4, 4));

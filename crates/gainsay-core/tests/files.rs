@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use gainsay_core::files::{self, Fault, Reader, Record, Writer};
+use gainsay_core::ranking::RankingRecord;
 use gainsay_core::record::{PreferenceRecord, PromptRecord, SelectionRecord};
 use tempfile::TempDir;
 
@@ -425,4 +426,49 @@ fn links_and_devices() {
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     files::write_atomic("/dev/null", b"gone").unwrap();
     assert!(!fs::metadata("/dev/null").unwrap().is_file());
+}
+
+const RANKING: &str = r#"{"schema":1,"id":"r0","prompt":"Why?","completions":[{"text":"So."},{"text":"Because.","mine":1},{"text":"No."}],"ranking":[[1],[0,2]],"source":"web","note":"kept"}"#;
+
+#[test]
+fn rankings_are_files_like_all_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let record: RankingRecord = serde_json::from_str(RANKING).unwrap();
+    for name in ["r.jsonl", "r.jsonl.gz", "r.parquet"] {
+        let path = folder.path().join(name);
+        files::write_all(&path, std::slice::from_ref(&record)).unwrap();
+        assert_eq!(files::read_all::<RankingRecord>(&path).unwrap(), [record.clone()], "{name}");
+    }
+    // As prompts they are rollouts; what is unknown there is kept.
+    let prompts = files::read_all::<PromptRecord>(folder.path().join("r.jsonl")).unwrap();
+    assert_eq!((prompts[0].completions.len(), prompts[0].extra.contains_key("ranking")), (3, true));
+    let bare =
+        put(&folder, "bare.jsonl", r#"{"prompt":"q","completions":[{"text":"a"},{"text":"b"}],"ranking":[1,0]}"#);
+    assert_eq!(files::read_all::<RankingRecord>(&bare).unwrap()[0].id, "row-1");
+    assert_eq!(files::read_all::<PromptRecord>(&bare).unwrap()[0].id, "row-1");
+}
+
+#[test]
+fn what_is_no_ranking_is_refused_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |ranking: &str| {
+        let row = RANKING.replace("\"r0\"", "\"r1\"").replace("[[1],[0,2]]", ranking);
+        refusal::<RankingRecord>(&folder, "r.jsonl", format!("{RANKING}\n{row}\n"))
+    };
+    for (ranking, words) in [
+        ("[[1],[3]]", "ranking names completion 3, and there are 3"),
+        ("[[1],[0,1]]", "ranking names completion 1 twice"),
+        ("[[1],[]]", "ranking[1] is empty"),
+        ("[[1]]", "fewer than 2 completions"),
+        ("[\"1\"]", "ranking"),
+        ("[-1,0]", "a list of places"),
+        ("7", "ranking"),
+    ] {
+        let message = with(ranking);
+        assert!(message.starts_with("r.jsonl") && message.contains("line 2") && message.contains(words), "{message}");
+    }
+    let pair = refusal::<RankingRecord>(&folder, "p.jsonl", r#"{"prompt":"q","chosen":"a","rejected":"b"}"#);
+    assert!(pair.contains("looks like a preference record"), "{pair}");
+    let other = refusal::<PreferenceRecord>(&folder, "r.jsonl", RANKING);
+    assert!(other.contains("looks like a ranking record"), "{other}");
 }

@@ -152,7 +152,9 @@ fn bf16_stays_near_the_engines_bf16() {
 
 /// Gradients of sum(d_logp log-probs) + sum(d_value head . hidden) for what is trained.
 fn gradients(model: &Model, what: &Trainable, head: Option<&[f32]>) -> Grads {
-    let batch = Packed::sharing(&sequences(model));
+    let dropout = model.adapter.as_ref().is_some_and(|a| a.config.dropout > 0.0);
+    let plain = Packed::sharing(&sequences(model));
+    let batch = if dropout { plain.with_dropout(Key::new(1, "dropout")) } else { plain };
     let mut grads = Grads::zeros(model, what, head.is_some());
     let recording = model.record(&batch, Keep::Inputs, &grads).unwrap();
     let (rows, targets) = batch.predictions();
@@ -204,6 +206,9 @@ fn gradients_are_the_engines_and_reach_what_is_trained_alone() {
             check(&plain, &Trainable::Head, Some(&head));
             check(&adapted(&plain, false), &Trainable::Lora, None);
             check(&adapted(&plain, true), &Trainable::Lora, Some(&head));
+            let mut dropping = adapted(&plain, false);
+            dropping.adapter.as_mut().unwrap().config.dropout = 0.3;
+            check(&dropping, &Trainable::Lora, None);
         }
     }
 }

@@ -9,7 +9,7 @@ use gainsay_lm::config::Family;
 use gainsay_lm::model::{Grads, Keep, Model, Packed, ParamId, Trainable};
 use gainsay_lm::names;
 use gainsay_lm::sequence::Sequence;
-use gainsay_lm::train::{PairLabel, TrainPair, Weights, batch_gradient, sequence_backward};
+use gainsay_lm::train::{PairLabel, TrainItem, Weights, batch_gradient, sequence_backward};
 use gainsay_lm::weights::{hf, peft};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -50,13 +50,12 @@ fn model(name: &str, adapter: Option<&str>) -> Weights {
     weights
 }
 
-fn pairs(golden: &Value) -> Vec<TrainPair> {
+fn pairs(golden: &Value) -> Vec<TrainItem> {
     let sequence = |v: &Value| Sequence { tokens: ids(v), prompt_len: 1, truncated: false };
-    let pair = |(i, row): (usize, &Value)| TrainPair {
+    let pair = |(i, row): (usize, &Value)| TrainItem {
         id: i.to_string(),
-        first: sequence(&row["first"]),
-        second: sequence(&row["second"]),
-        label: PairLabel::new(row["p"].as_f64().unwrap(), row["margin"].as_f64().unwrap()),
+        sides: vec![sequence(&row["first"]), sequence(&row["second"])],
+        label: PairLabel::new(row["p"].as_f64().unwrap(), row["margin"].as_f64().unwrap()).into(),
         topic: None,
         source: None,
         heldout: false,
@@ -86,12 +85,12 @@ fn bradley_terry(name: &str, golden: &str, adapter: Option<&str>, what: Trainabl
         weights.head = Some(floats(&expected["score_weight"]));
     }
     let pairs = pairs(&expected);
-    let batch: Vec<&TrainPair> = pairs.iter().collect();
+    let batch: Vec<&TrainItem> = pairs.iter().collect();
     let gradients = gradients(golden, weights.model.backbone.config.family);
     // One micro-batch, and one a pair: the same sums.
     for budget in [1000, 1] {
         let mut grads = weights.zero_grads(&what);
-        let loss = batch_gradient(&weights, &batch, 0.01, budget, &mut grads).unwrap();
+        let loss = batch_gradient(&weights, &batch, 0.01, budget, None, &mut grads).unwrap();
         assert!((loss - expected["loss"].as_f64().unwrap()).abs() < 1e-5, "{golden}: {loss}");
         compare(golden, &grads, &gradients);
     }

@@ -45,8 +45,9 @@ fn reward_losses_equal_pytorchs() {
         same("safety", loss, f(&r["loss"]));
         same("safety d", d, f(&r["d"]));
     }
-    for r in rows("ranking") {
-        let l = plackett_luce(&list(&r["rewards"]));
+    for r in rows("ranking").into_iter().chain(rows("ranking_ties")) {
+        let groups: Vec<Vec<usize>> = serde_json::from_value(r["groups"].clone()).unwrap();
+        let l = plackett_luce(&groups, &list(&r["rewards"]));
         same("ranking", l.loss, f(&r["loss"]));
         all_same("ranking d", &l.d_rewards, &r["d"]);
     }

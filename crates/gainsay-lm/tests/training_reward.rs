@@ -13,7 +13,7 @@ use gainsay_lm::model::{Adapter, Model, Proj, Trainable};
 use gainsay_lm::reward::{FeatureKind, LocalReward, RewardModel, head_product};
 use gainsay_lm::sequence::{Sequence, Settings, Truncate};
 use gainsay_lm::train::{
-    HeadInit, PairLabel, RewardCompany, RewardMethod, RewardTrainOptions, RewardTrainReport, TrainEvent, TrainPair,
+    HeadInit, PairLabel, RewardCompany, RewardMethod, RewardTrainOptions, RewardTrainReport, TrainEvent, TrainItem,
     Weights, batch_gradient, cross_validate, default_adapter, train_reward,
 };
 use gainsay_lm::{Loaded, load};
@@ -142,7 +142,7 @@ fn bad_input_is_refused_with_its_name() {
     assert!(train(&records, &lora).to_string().contains("margin"));
     assert!(train(&[], &lora).to_string().contains("no pair"));
     let mut dropout = lora.clone();
-    dropout.adapter.dropout = 0.1;
+    dropout.adapter.dropout = 1.0;
     assert!(train(&vowel_pairs(4, 5), &dropout).to_string().contains("dropout"));
     let mut target = lora.clone();
     target.adapter.targets = vec![Proj::Qkv];
@@ -258,18 +258,18 @@ fn a_prompt_that_both_sides_share_is_computed_once_with_the_same_gradients() {
             truncated: false,
         };
         let gradients = |shared: bool, budget: usize| {
-            let pair = |p: std::ops::Range<u32>, a, b| TrainPair {
+            let pair = |p: std::ops::Range<u32>, a, b| TrainItem {
                 id: "p".into(),
-                first: side(p.clone(), a, shared),
-                second: side(p, b, shared),
-                label: PairLabel::new(0.8, 0.0),
+                sides: vec![side(p.clone(), a, shared), side(p, b, shared)],
+                label: PairLabel::new(0.8, 0.0).into(),
                 topic: None,
                 source: None,
                 heldout: false,
             };
             let pairs = [pair(40..80, 65..70, 90..97), pair(60..61, 97..110, 30..32), pair(35..70, 80..110, 81..90)];
             let mut grads = weights.zero_grads(&what);
-            let loss = batch_gradient(&weights, &pairs.iter().collect::<Vec<_>>(), 0.01, budget, &mut grads).unwrap();
+            let loss =
+                batch_gradient(&weights, &pairs.iter().collect::<Vec<_>>(), 0.01, budget, None, &mut grads).unwrap();
             (loss, grads)
         };
         let (loss, apart) = gradients(false, 1000);

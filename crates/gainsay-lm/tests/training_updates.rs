@@ -297,3 +297,38 @@ fn offline_training_learns_resumes_and_names_what_is_wrong() {
         assert!(error.contains("step ") && error.contains("examples e") && error.contains("learning rate"), "{error}");
     }
 }
+
+#[test]
+fn a_loss_that_is_not_finite_stops_with_its_prompts_and_the_last_checkpoint_stays() {
+    /// Sane for two steps, then beyond what a loss can hold.
+    struct Breaks(std::sync::atomic::AtomicU32);
+    impl RewardFn for Breaks {
+        fn rewards(&self, items: &[ScoreItem<'_>]) -> Result<Vec<f64>, EngineError> {
+            let call = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let huge = |i: usize| if i.is_multiple_of(2) { 1e308 } else { -1e308 };
+            if call < 2 { Even.rewards(items) } else { Ok((0..items.len()).map(huge).collect()) }
+        }
+        fn identity(&self) -> String {
+            "breaks".into()
+        }
+    }
+    let base = base();
+    let folder = tempfile::tempdir().unwrap();
+    for method in [PolicyMethod::Rloo, PolicyMethod::Ppo] {
+        let checkpoints = Checkpoints {
+            dir: folder.path().join(method_name(method)),
+            every: 1,
+            latest_only: false,
+            run: "a run".into(),
+            base: "tiny-random:1".into(),
+        };
+        let company = Company { watch: None, checkpoints: Some(&checkpoints) };
+        let breaks = Breaks(Default::default());
+        let error = train_policy(&base, &breaks, &prompts(6), &options(method), &company, &mut quiet()).unwrap_err();
+        let text = error.to_string();
+        assert!(!error.is_user_error() && text.contains("step 3"), "{method:?}: {text}");
+        assert!(text.contains("prompts t") && text.contains("lower the learning rate"), "{method:?}: {text}");
+        assert_eq!(checkpoints.steps().unwrap(), [1, 2]);
+        assert!(load(checkpoints.dir.join("step-000002").to_str().unwrap()).is_ok());
+    }
+}

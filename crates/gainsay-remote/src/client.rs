@@ -145,7 +145,11 @@ impl Client {
                 Err(Failure::Passing { last, wait }) => {
                     let longest = wait.is_some_and(|w| w > LONGEST_WAIT);
                     if done >= retries || longest {
-                        return Err(RemoteError::Unavailable { url: url.into(), tries: done + 1, last });
+                        let remedy = match self.memory {
+                            Some(_) => ". What is finished is on disk: run the same command again",
+                            None => "; does the server run, and is the address right?",
+                        };
+                        return Err(RemoteError::Unavailable { url: url.into(), tries: done + 1, last, remedy });
                     }
                     self.repeated.fetch_add(1, Ordering::Relaxed);
                     self.rest(wait.unwrap_or_else(|| backoff(self.limits().backoff, done, jitter())))?;

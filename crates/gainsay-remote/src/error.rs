@@ -29,9 +29,7 @@ pub enum RemoteError {
         remedy: &'static str,
     },
     /// The server failed, was busy or away every time.
-    #[error(
-        "{url}: gave up after {tries} tries; the last: {last}. What is finished is on disk: run the same command again"
-    )]
+    #[error("{url}: gave up after {tries} tries; the last: {last}{remedy}")]
     Unavailable {
         /// What was asked.
         url: String,
@@ -39,6 +37,8 @@ pub enum RemoteError {
         tries: u32,
         /// The last failure.
         last: String,
+        /// What to do.
+        remedy: &'static str,
     },
     /// The server's answer is not what its protocol promises.
     #[error("{url}: {problem}; the answer begins: {said}")]

@@ -70,7 +70,7 @@ pub fn detect(client: &Client) -> Result<About> {
         let largest_batch = info["max_client_batch_size"].as_u64().map(|n| n as usize);
         return Ok(About { kind: Kind::Tei, model: text(&info["model_id"]), largest_batch });
     }
-    if let Some(info) = optional(client.look("/get_model_info"))?.filter(|i| i.get("model_path").is_some()) {
+    if let Some(info) = sglang_info(client)? {
         return Ok(About { kind: Kind::Sglang, model: text(&info["model_path"]), largest_batch: None });
     }
     if optional(client.look("/get_world_size/"))?.is_some_and(|i| i.get("world_size").is_some()) {
@@ -93,6 +93,17 @@ fn optional(answer: Result<Value>) -> Result<Option<Value>> {
         Err(RemoteError::Unsupported { .. }) => Ok(None),
         Err(other) => Err(other),
     }
+}
+
+/// What SGLang says of its model; `/get_model_info` is its older name for `/model_info`.
+fn sglang_info(client: &Client) -> Result<Option<Value>> {
+    for path in ["/model_info", "/get_model_info"] {
+        let found = optional(client.look(path))?.filter(|info| info.get("model_path").is_some());
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 fn text(value: &Value) -> Option<String> {
@@ -124,7 +135,7 @@ fn refine(client: &Client, about: About) -> Result<About> {
     if own("/version", "version")? {
         return Ok(About { kind: Kind::Vllm, ..about });
     }
-    if own("/get_model_info", "model_path")? {
+    if sglang_info(client)?.is_some() {
         return Ok(About { kind: Kind::Sglang, ..about });
     }
     Ok(about)

@@ -82,6 +82,22 @@ pub struct Mapping {
     pub reward: String,
 }
 
+impl Mapping {
+    /// What is wrong with it, in words.
+    ///
+    /// # Errors
+    /// A path or a JSON pointer that does not begin with `/`.
+    pub fn check(&self) -> Result<(), String> {
+        if !self.path.is_empty() && !self.path.starts_with('/') {
+            return Err(format!("path `{}` must begin with /", self.path));
+        }
+        if !self.reward.is_empty() && !self.reward.starts_with('/') {
+            return Err(format!("reward `{}` must be a JSON pointer, which begins with /", self.reward));
+        }
+        Ok(())
+    }
+}
+
 /// Path and body of the request for a batch.
 pub fn request_of(api: RewardApi, model: Option<&str>, mapping: Option<&Mapping>, batch: &[Given]) -> (String, Value) {
     let texts: Vec<String> = batch.iter().map(Given::whole).collect();

@@ -127,16 +127,17 @@ async fn main() -> Result<(), Failed> {
     let mut of_item = std::collections::HashMap::<i64, usize>::new();
     votes.iter().for_each(|v| *of_item.entry(v.item).or_default() += 1);
     let over = of_item.values().filter(|n| **n > overlap).count();
+    let doubled = votes.len() - there.len();
     latencies.sort_by(f64::total_cmp);
     let at = |q: f64| latencies.get((q * latencies.len() as f64) as usize).copied().unwrap_or(f64::NAN);
     println!(
         "{} answers acknowledged, {lost} lost, {} doubled, {over} items over their overlap, {failures} requests failed; \
          p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
         acknowledged.len(),
-        votes.len() - there.len(),
+        doubled,
         at(0.5),
         at(0.99),
         latencies.last().copied().unwrap_or(f64::NAN),
     );
-    if lost > 0 || over > 0 { Err("answers were lost or items have too many".into()) } else { Ok(()) }
+    if lost + doubled + over > 0 { Err("answers were lost or doubled, or items have too many".into()) } else { Ok(()) }
 }

@@ -233,10 +233,7 @@ fn train_reward_command(args: &cli::TrainRewardArgs) -> Result<()> {
         epochs: args.epochs,
         batch: args.batch,
         lr: args.lr,
-        rank: args.rank,
-        alpha: args.alpha,
-        last_layers: args.last_layers,
-        targets: args.targets.clone(),
+        lora: (&args.lora).into(),
         center: args.center,
         reads: train_reward::reads(&args.reads)?,
         cache: args.cache.clone(),
@@ -288,6 +285,7 @@ fn evaluate_command(args: &cli::EvaluateArgs) -> Result<()> {
         gold: gold.as_ref(),
         n: args.decoding.n,
         kl_n: args.kl_n,
+        everyday: run::prompts::everyday(&args.everyday)?,
         decoding: decoding(&args.decoding, args.seed, false, "evaluate"),
     };
     let scratch = tempfile::tempdir().map_err(|e| Error::Run(format!("no temporary folder: {e}")))?;

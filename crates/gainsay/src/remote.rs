@@ -99,7 +99,8 @@ pub fn reward(spec: &str, options: &ModelOptions) -> Result<RemoteReward> {
 
 fn mapping(path: &str) -> Result<Mapping> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::Input(format!("{path}: cannot be read: {e}")))?;
-    serde_json::from_str(&text).map_err(|e| {
+    let parsed = serde_json::from_str::<Mapping>(&text).map_err(|e| e.to_string());
+    parsed.and_then(|mapping| mapping.check().map(|()| mapping)).map_err(|e| {
         Error::Input(format!(
             "{path}: {e}; a mapping is {{\"path\":\"/score\",\"request\":{{…}},\"reward\":\"/place/in/the/answer\"}}"
         ))

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::import;
+use crate::ranking::RankingRecord;
 use crate::record::{Answer, Completion, PreferenceRecord, Prompt, PromptRecord, SCHEMA, SelectionRecord};
 
 /// Rounding that a sum of log-probs may rise above 0 by, nats.
@@ -19,6 +20,8 @@ pub enum Kind {
     Selection,
     /// An answered comparison.
     Preference,
+    /// A prompt's completions in order.
+    Ranking,
 }
 
 impl Kind {
@@ -28,6 +31,7 @@ impl Kind {
             Self::Prompt => "prompt",
             Self::Selection => "selection",
             Self::Preference => "preference",
+            Self::Ranking => "ranking",
         }
     }
 }
@@ -96,11 +100,7 @@ impl Record for PromptRecord {
     }
 
     fn check(&self) -> Result<(), String> {
-        header(&self.id, self.schema)?;
-        prompt(&self.prompt)?;
-        for (index, one) in self.completions.iter().enumerate() {
-            completion(one).map_err(|what| format!("completions[{index}]: {what}"))?;
-        }
+        candidates(&self.id, self.schema, &self.prompt, &self.completions)?;
         within("kendall_tau_distance", self.kendall_tau_distance, 0.0, 1.0)?;
         within("tau_b", self.tau_b, -1.0, 1.0)
     }
@@ -197,6 +197,37 @@ impl Record for PreferenceRecord {
     fn gathered(record: PromptRecord) -> Vec<Self> {
         import::convert::compared(&record)
     }
+}
+
+impl Record for RankingRecord {
+    const KIND: Kind = Kind::Ranking;
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+
+    fn check(&self) -> Result<(), String> {
+        candidates(&self.id, self.schema, &self.prompt, &self.completions)?;
+        self.ranking.check(self.completions.len())
+    }
+
+    fn adopt(row: &Map<String, Value>, number: u64) -> Option<Result<Self, String>> {
+        import::ranking_row(row, number)
+    }
+}
+
+/// A prompt with its completions.
+fn candidates(id: &str, schema: u32, asked: &Prompt, completions: &[Completion]) -> Result<(), String> {
+    header(id, schema)?;
+    prompt(asked)?;
+    for (index, one) in completions.iter().enumerate() {
+        completion(one).map_err(|what| format!("completions[{index}]: {what}"))?;
+    }
+    Ok(())
 }
 
 fn header(id: &str, schema: u32) -> Result<(), String> {

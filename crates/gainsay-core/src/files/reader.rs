@@ -354,6 +354,8 @@ fn shape<T: Record>(row: Map<String, Value>) -> String {
         || import::DataFormat::of(&row).is_some_and(|(f, _)| f.kind() == Kind::Preference)
     {
         Some(Kind::Preference)
+    } else if has("completions") && has("ranking") {
+        Some(Kind::Ranking)
     } else if has("completions") {
         Some(Kind::Prompt)
     } else {

@@ -16,6 +16,8 @@ pub enum DataFormat {
     Selections,
     /// Gainsay's preferences.
     Preferences,
+    /// Gainsay's rankings.
+    Rankings,
     /// The columns of the scripts published with arXiv 2512.09212.
     Published,
     /// Prompts with several models' answers and gold labels; XSTest's among them.
@@ -50,9 +52,10 @@ pub enum DataFormat {
 type Rule = (DataFormat, &'static [&'static str]);
 
 /// Fields that a row must have, most telling first.
-const RULES: [Rule; 16] = [
+const RULES: [Rule; 17] = [
     (DataFormat::Selections, &["strategy", "first", "second"]),
     (DataFormat::Preferences, &["answer", "first", "second"]),
+    (DataFormat::Rankings, &["completions", "ranking"]),
     (DataFormat::Prompts, &["prompt", "completions"]),
     (DataFormat::Published, &["response_with_prompt"]),
     (DataFormat::Pool, &["prompt", "responses"]),
@@ -89,6 +92,7 @@ impl DataFormat {
     pub fn kind(self) -> Kind {
         match self {
             Self::Selections => Kind::Selection,
+            Self::Rankings => Kind::Ranking,
             Self::Preferences
             | Self::Preference
             | Self::HhRlhf
@@ -106,6 +110,7 @@ impl DataFormat {
             Self::Prompts => "Gainsay prompts",
             Self::Selections => "Gainsay selection",
             Self::Preferences => "Gainsay preferences",
+            Self::Rankings => "Gainsay rankings",
             Self::Published => "columns of the published scripts (arXiv 2512.09212)",
             Self::Pool => "answer pool with gold labels",
             Self::Preference => "preference rows of TRL or OpenRLHF",

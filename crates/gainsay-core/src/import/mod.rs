@@ -26,6 +26,7 @@ pub mod trl;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::ranking::RankingRecord;
 use crate::record::{PreferenceRecord, PromptRecord, SelectionRecord};
 
 pub use format::DataFormat;
@@ -60,13 +61,23 @@ pub fn prompt_row(row: &Map<String, Value>, number: u64) -> Option<Result<Prompt
         DataFormat::Pool => Some(pools::row(row, number)),
         DataFormat::OpenRlhfPrompts => Some(openrlhf_prompt(row, number)),
         DataFormat::Preferences => Some(typed::<PreferenceRecord>(Value::Object(row.clone())).map(convert::candidates)),
-        DataFormat::Prompts if !matches!(row.get("id"), Some(Value::String(_))) => {
+        DataFormat::Prompts | DataFormat::Rankings if !matches!(row.get("id"), Some(Value::String(_))) => {
             let mut row = row.clone();
             row.insert("id".into(), row_id(&row, number).into());
             Some(typed(Value::Object(row)))
         }
         _ => pairs::row(row, number).map(|pair| pair.map(convert::candidates)),
     }
+}
+
+/// Reads row `number` (1-based) as a ranking that lacks an id of its own.
+pub fn ranking_row(row: &Map<String, Value>, number: u64) -> Option<Result<RankingRecord, String>> {
+    if DataFormat::of(row)?.0 != DataFormat::Rankings {
+        return None;
+    }
+    let mut row = row.clone();
+    row.insert("id".into(), row_id(&row, number).into());
+    Some(typed(Value::Object(row)))
 }
 
 /// Reads row `number` (1-based) of compared pairs as a comparison that is to be answered anew.

@@ -32,7 +32,7 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     fn pack_columns(a: Columns<'_>, out: &mut [Self], out_stride: usize);
 
     /// sum + a * b in every depth.
-    fn madd<const FMA: bool>(self, other: Self, sum: f32) -> f32;
+    fn madd(self, other: Self, sum: f32) -> f32;
 
     /// The tile's kernel.
     ///
@@ -97,8 +97,8 @@ impl Element for f32 {
     }
 
     #[inline(always)]
-    fn madd<const FMA: bool>(self, other: Self, sum: f32) -> f32 {
-        crate::isa::madd::<FMA>(self, other, sum)
+    fn madd(self, other: Self, sum: f32) -> f32 {
+        crate::isa::madd::<false>(self, other, sum)
     }
 
     unsafe fn run(tile: Tile<Self>, c: *mut f32, stride: usize) {
@@ -108,8 +108,8 @@ impl Element for f32 {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 | Isa::Avx512Bf16 => x86::avx512_f32(tile, c, stride),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => x86::avx2(tile, c, stride),
-                _ => portable::<f32, false>(tile, c, stride),
+                Isa::Avx2 => x86::avx2_f32(tile, c, stride),
+                _ => portable::<f32>(tile, c, stride),
             }
         }
     }
@@ -203,9 +203,9 @@ impl Element for Pair {
     }
 
     #[inline(always)]
-    fn madd<const FMA: bool>(self, other: Self, sum: f32) -> f32 {
+    fn madd(self, other: Self, sum: f32) -> f32 {
         let ((a, b), (c, d)) = (self.values(), other.values());
-        crate::isa::madd::<FMA>(b, d, crate::isa::madd::<FMA>(a, c, sum))
+        crate::isa::madd::<false>(b, d, crate::isa::madd::<false>(a, c, sum))
     }
 
     unsafe fn run(tile: Tile<Self>, c: *mut f32, stride: usize) {
@@ -215,10 +215,8 @@ impl Element for Pair {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512Bf16 => x86::avx512_bf16(tile, c, stride),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => x86::pairs_avx512(tile, c, stride),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => x86::pairs_avx2(tile, c, stride),
-                _ => portable::<Pair, false>(tile, c, stride),
+                Isa::Avx512 | Isa::Avx2 => x86::avx2_bf16(tile, c, stride),
+                _ => portable::<Pair>(tile, c, stride),
             }
         }
     }

@@ -47,7 +47,7 @@ const SMALL: (usize, usize) = (4, 8);
 /// # Safety
 /// As [`Tile::run`].
 #[inline(always)]
-pub unsafe fn portable<E: Element, const FMA: bool>(t: Tile<E>, c: *mut f32, stride: usize) {
+pub unsafe fn portable<E: Element>(t: Tile<E>, c: *mut f32, stride: usize) {
     for row in (0..t.height).step_by(SMALL.0) {
         for column in (0..t.width).step_by(SMALL.1) {
             let (rows, width) = (SMALL.0.min(t.height - row), SMALL.1.min(t.width - column));
@@ -62,7 +62,7 @@ pub unsafe fn portable<E: Element, const FMA: bool>(t: Tile<E>, c: *mut f32, str
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let a = a[(row + r).min(t.height - 1)];
                     for (sum, b) in sums.iter_mut().zip(b) {
-                        *sum = a.madd::<FMA>(*b, *sum);
+                        *sum = a.madd(*b, *sum);
                     }
                 }
             }

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::element::{Columns, Pair};
-use super::micro::{ROWS, Tile, portable};
+use super::micro::{ROWS, Tile};
 use super::pack::PANEL;
 
 macro_rules! by_height {
@@ -118,94 +118,107 @@ avx512_tile!(
     }
 );
 
-/// # Safety
-/// As [`Tile::run`], on a machine with AVX-512 F, BW, DQ and VL.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
-pub unsafe fn pairs_avx512(t: Tile<Pair>, c: *mut f32, stride: usize) {
-    // SAFETY: the caller's promises.
-    unsafe { portable::<Pair, true>(t, c, stride) }
-}
-
-/// # Safety
-/// As [`Tile::run`], on a machine with AVX2 and FMA.
-#[target_feature(enable = "avx2,fma")]
-pub unsafe fn pairs_avx2(t: Tile<Pair>, c: *mut f32, stride: usize) {
-    // SAFETY: the caller's promises.
-    unsafe { portable::<Pair, true>(t, c, stride) }
-}
-
-/// Halves of the panel by at most five rows: ten sums, two columns and a left value.
-///
-/// # Safety
-/// As [`Tile::run`], on a machine with AVX2 and FMA.
-#[target_feature(enable = "avx2,fma")]
-pub unsafe fn avx2(t: Tile<f32>, c: *mut f32, stride: usize) {
-    for column in (0..t.width).step_by(16) {
-        let parts = t.height.div_ceil(5);
-        for part in 0..parts {
-            let (from, to) = (part * t.height / parts, (part + 1) * t.height / parts);
-            // SAFETY: the caller's promises, for a part of the tile.
-            unsafe { by_height!(to - from, avx2_rows::<2>(t, from, column, c, stride), 1 2 3 4 5) }
-        }
-    }
-}
-
-/// `R` rows from row `from`, `V` vectors from `column`.
-///
-/// # Safety
-/// As [`avx2`]; `from + R <= t.height`, `column < t.width`, `column + 8 * V <= PANEL`.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn avx2_rows<const R: usize, const V: usize>(
-    t: Tile<f32>,
-    from: usize,
-    column: usize,
-    c: *mut f32,
-    stride: usize,
-) {
-    let width = (t.width - column).min(8 * V);
-    let mut edge = [[0f32; 16]; R];
-    let mut sums = [[_mm256_setzero_ps(); V]; R];
-    if t.accumulate {
-        for (r, edge) in edge.iter_mut().enumerate() {
-            // SAFETY: `width` values of the row.
-            let c = unsafe { std::slice::from_raw_parts(c.add((from + r) * stride + column), width) };
-            edge[..width].copy_from_slice(c);
-            for (v, sum) in sums[r].iter_mut().enumerate() {
-                // SAFETY: 16 values.
-                *sum = unsafe { _mm256_loadu_ps(edge.as_ptr().add(8 * v)) };
-            }
-        }
-    }
-    // SAFETY: from < height.
-    let (mut a, mut b) = unsafe { (t.a.as_ptr().add(from), t.b.as_ptr().add(column)) };
-    for _ in 0..t.b.len() / PANEL {
-        // SAFETY: `a` holds `height` and `b` PANEL values for each of these steps; the last step
-        // moves the pointers past the end without reading there.
-        unsafe {
-            let mut columns = [_mm256_setzero_ps(); V];
-            for (v, value) in columns.iter_mut().enumerate() {
-                *value = _mm256_loadu_ps(b.add(8 * v));
-            }
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let left = _mm256_set1_ps(*a.add(r));
-                for (sum, value) in sums.iter_mut().zip(columns) {
-                    *sum = _mm256_fmadd_ps(left, value, *sum);
+/// Defines a tile kernel of halves of the panel by at most five rows: ten sums, two columns and a
+/// left value. Each `$left`, `$right` broadcasts and loads one depth of the elements behind a
+/// pointer, in ascending order.
+macro_rules! avx2_tile {
+    ($element:ty, $name:ident, $rows:ident, $(($left:expr, $right:expr)),+) => {
+        /// # Safety
+        /// As [`Tile::run`], on a machine with AVX2 and FMA.
+        #[target_feature(enable = "avx2,fma")]
+        pub unsafe fn $name(t: Tile<$element>, c: *mut f32, stride: usize) {
+            for column in (0..t.width).step_by(16) {
+                let parts = t.height.div_ceil(5);
+                for part in 0..parts {
+                    let (from, to) = (part * t.height / parts, (part + 1) * t.height / parts);
+                    // SAFETY: the caller's promises, for a part of the tile.
+                    unsafe { by_height!(to - from, $rows::<2>(t, from, column, c, stride), 1 2 3 4 5) }
                 }
             }
-            a = a.wrapping_add(t.height);
-            b = b.wrapping_add(PANEL);
         }
-    }
-    for (r, sums) in sums.iter().enumerate() {
-        for (v, sum) in sums.iter().enumerate() {
-            // SAFETY: 16 values.
-            unsafe { _mm256_storeu_ps(edge[r].as_mut_ptr().add(8 * v), *sum) };
+
+        /// `R` rows from row `from`, `V` vectors from `column`.
+        ///
+        /// # Safety
+        /// As above; `from + R <= t.height`, `column < t.width`, `column + 8 * V <= PANEL`.
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn $rows<const R: usize, const V: usize>(
+            t: Tile<$element>,
+            from: usize,
+            column: usize,
+            c: *mut f32,
+            stride: usize,
+        ) {
+            let width = (t.width - column).min(8 * V);
+            let mut edge = [[0f32; 16]; R];
+            let mut sums = [[_mm256_setzero_ps(); V]; R];
+            if t.accumulate {
+                for (r, edge) in edge.iter_mut().enumerate() {
+                    // SAFETY: `width` values of the row.
+                    let c = unsafe { std::slice::from_raw_parts(c.add((from + r) * stride + column), width) };
+                    edge[..width].copy_from_slice(c);
+                    for (v, sum) in sums[r].iter_mut().enumerate() {
+                        // SAFETY: 16 values.
+                        *sum = unsafe { _mm256_loadu_ps(edge.as_ptr().add(8 * v)) };
+                    }
+                }
+            }
+            // SAFETY: from < height.
+            let (mut a, mut b) = unsafe { (t.a.as_ptr().add(from), t.b.as_ptr().add(column)) };
+            for _ in 0..t.b.len() / PANEL {
+                // SAFETY: `a` holds `height` and `b` PANEL elements for each of these steps; the
+                // last step moves the pointers past the end without reading there.
+                unsafe {
+                    $(
+                        let mut columns = [_mm256_setzero_ps(); V];
+                        for (v, value) in columns.iter_mut().enumerate() {
+                            *value = $right(b.add(8 * v));
+                        }
+                        for (r, sums) in sums.iter_mut().enumerate() {
+                            let left = $left(a.add(r));
+                            for (sum, value) in sums.iter_mut().zip(columns) {
+                                *sum = _mm256_fmadd_ps(left, value, *sum);
+                            }
+                        }
+                    )+
+                    a = a.wrapping_add(t.height);
+                    b = b.wrapping_add(PANEL);
+                }
+            }
+            for (r, sums) in sums.iter().enumerate() {
+                for (v, sum) in sums.iter().enumerate() {
+                    // SAFETY: 16 values.
+                    unsafe { _mm256_storeu_ps(edge[r].as_mut_ptr().add(8 * v), *sum) };
+                }
+                // SAFETY: `width` values of the row.
+                let c = unsafe { std::slice::from_raw_parts_mut(c.add((from + r) * stride + column), width) };
+                c.copy_from_slice(&edge[r][..width]);
+            }
         }
-        // SAFETY: `width` values of the row.
-        let c = unsafe { std::slice::from_raw_parts_mut(c.add((from + r) * stride + column), width) };
-        c.copy_from_slice(&edge[r][..width]);
-    }
+    };
 }
+
+avx2_tile!(f32, avx2_f32, avx2_f32_rows, (|a: *const f32| _mm256_set1_ps(*a), |b: *const f32| _mm256_loadu_ps(b)));
+
+/// The lower bf16 of each pair as f32.
+#[target_feature(enable = "avx2")]
+fn low(pairs: __m256i) -> __m256 {
+    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs))
+}
+
+/// The higher bf16 of each pair as f32.
+#[target_feature(enable = "avx2")]
+fn high(pairs: __m256i) -> __m256 {
+    _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(0xFFFF_0000_u32 as i32)))
+}
+
+avx2_tile!(
+    Pair,
+    avx2_bf16,
+    avx2_bf16_rows,
+    (|a: *const Pair| low(_mm256_set1_epi32(*a.cast::<i32>())), |b: *const Pair| low(_mm256_loadu_si256(b.cast()))),
+    (|a: *const Pair| high(_mm256_set1_epi32(*a.cast::<i32>())), |b: *const Pair| high(_mm256_loadu_si256(b.cast())))
+);
 
 /// Transposes 16 rows of 16 32-bit values.
 #[target_feature(enable = "avx512f")]

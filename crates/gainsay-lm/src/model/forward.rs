@@ -76,7 +76,7 @@ impl Model {
         let table = self.table(batch);
         let mut out = Mat { rows: 0, cols: self.backbone.config.hidden_size, data: Vec::new() };
         for (range, spans) in batch.slices() {
-            let rows = Rows { positions: &batch.positions[range.clone()], table: &table };
+            let rows = Rows::of(batch, &range, &table);
             let (from, x) = self.begin(batch, &range, &rows, &spans, layer);
             out.append(&(from..layer).fold(x, |x, l| self.layer(l, &rows, &spans, &x).0));
         }
@@ -115,7 +115,7 @@ impl Model {
         let mut inputs: Vec<Mat> = (0..=layers).map(|_| Mat { rows: 0, cols, data: Vec::new() }).collect();
         let mut kept = Vec::new();
         for (range, spans) in batch.slices() {
-            let rows = Rows { positions: &batch.positions[range.clone()], table: &table };
+            let rows = Rows::of(batch, &range, &table);
             let (from, mut x) = self.begin(batch, &range, &rows, &spans, lowest);
             let mut of_slice = Vec::new();
             for (l, input) in inputs.iter_mut().enumerate().take(layers).skip(from) {
@@ -129,7 +129,7 @@ impl Model {
                     continue;
                 }
                 let mut acts = self.acts(l, &rows, &spans, &x);
-                x = self.output(l, &x, &acts);
+                x = self.output(l, &rows, &x, &acts);
                 acts.drop_cheap();
                 of_slice.push(acts);
             }
@@ -154,7 +154,7 @@ impl Model {
         let _passing = grads.trains(ParamId::Embed).then(|| self.backbone.cache.passing());
         let table = self.table(&tape.batch);
         for ((range, spans), mut kept) in tape.batch.slices().into_iter().zip(tape.acts) {
-            let rows = Rows { positions: &tape.batch.positions[range.clone()], table: &table };
+            let rows = Rows::of(&tape.batch, &range, &table);
             let mut d = d.slice(range.clone());
             for l in (lowest..layers).rev() {
                 let x = tape.inputs[l].slice(range.clone());

@@ -200,7 +200,7 @@ impl Batch<'_> {
         let sequences: Vec<&[u32]> = requests.iter().map(|r| prompts[*r]).collect();
         assert!(sequences.iter().all(|s| !s.is_empty()), "a prompt needs at least one token");
         let batch = Packed::new(&sequences);
-        let rows = Rows { positions: &batch.positions, table: &self.table };
+        let rows = Rows { positions: &batch.positions, table: &self.table, dropout: &[] };
         let spans = batch.spans();
         let layers = model.backbone.layers.len();
         let new_cache = |s: &&[u32]| KvCache::new(model.heads(), layers, s.len());
@@ -233,7 +233,7 @@ impl Batch<'_> {
         let position = |row: &Row| (row.prefix.len() + row.tail.len()) as u32;
         let positions: Vec<u32> = self.rows.iter().map(position).collect();
         self.rows.iter_mut().for_each(|row| row.tail.reserve());
-        let rows = Rows { positions: &positions, table: &self.table };
+        let rows = Rows { positions: &positions, table: &self.table, dropout: &[] };
         let mut x = model.embed(&tokens);
         for l in 0..model.backbone.layers.len() {
             let qkv = model.qkv(l, &rows, &model.attention_input(l, &x));
@@ -246,7 +246,7 @@ impl Batch<'_> {
                 let parts = [(row.prefix.layer(l), row.prefix.len()), (row.tail.layer(l), at + 1)];
                 decode_attention(model.heads(), qkv.q.row(i), &parts, scratch, mixed);
             });
-            x = model.after_attention(l, &x, &mixed);
+            x = model.after_attention(l, &rows, &x, &mixed);
         }
         let hidden = model.norm(&model.backbone.final_norm, &x);
         model.logits(&hidden, &mut self.logits);

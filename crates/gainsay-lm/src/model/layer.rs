@@ -1,10 +1,13 @@
 //! One layer: forward, and backward from its input.
 
+use std::ops::Range;
+
 use gainsay_kernels::attention::{Heads, Span, attention, attention_backward};
 use gainsay_kernels::rope::{RopeTable, rope};
 use gainsay_kernels::{activation, vector};
 
 use super::ops::{Mat, kernel};
+use super::packed::Packed;
 use super::params::{Grads, Model, Norm, ParamId, Part, Proj};
 use crate::config::ModelConfig;
 
@@ -14,6 +17,15 @@ pub(super) struct Rows<'a> {
     pub positions: &'a [u32],
     /// Rotary angles.
     pub table: &'a RopeTable,
+    /// One key of the adapter's dropout a row; empty outside of training.
+    pub dropout: &'a [u64],
+}
+
+impl<'a> Rows<'a> {
+    /// The rows of a slice of `batch`.
+    pub fn of(batch: &'a Packed, slice: &Range<usize>, table: &'a RopeTable) -> Self {
+        Self { positions: &batch.positions[slice.clone()], table, dropout: batch.dropout_of(slice) }
+    }
 }
 
 /// Queries, keys and values of some rows, after the head norms and the rotation.
@@ -74,9 +86,9 @@ impl Model {
     pub(super) fn qkv(&self, l: usize, rows: &Rows, attn_in: &Mat) -> Qkv {
         let dim = self.heads().dim;
         let (q, k, v) = if self.has(l, Proj::Qkv) {
-            split_heads(&self.linear(l, Proj::Qkv, attn_in), dim)
+            split_heads(&self.linear(l, Proj::Qkv, attn_in, rows), dim)
         } else {
-            self.linears(l, [Proj::Q, Proj::K, Proj::V], attn_in).into()
+            self.linears(l, [Proj::Q, Proj::K, Proj::V], attn_in, rows).into()
         };
         let layer = &self.backbone.layers[l];
         let (mut q, raw_q) = self.head_norm(layer.q_norm.as_ref(), q);
@@ -94,13 +106,13 @@ impl Model {
     }
 
     /// The MLP up to its last projection.
-    fn mlp(&self, l: usize, input: Mat) -> Mlp {
+    fn mlp(&self, l: usize, rows: &Rows, input: Mat) -> Mlp {
         let kind = kernel(self.backbone.config.activation);
         let (gate, up) = if self.has(l, Proj::Gate) {
-            let [gate, up] = self.linears(l, [Proj::Gate, Proj::Up], &input);
+            let [gate, up] = self.linears(l, [Proj::Gate, Proj::Up], &input, rows);
             (Some(gate), up)
         } else {
-            (None, self.linear(l, Proj::Up, &input))
+            (None, self.linear(l, Proj::Up, &input, rows))
         };
         let act = activated(kind, gate.as_ref(), &up);
         Mlp { input: Some(input), gate, up, act: Some(act) }
@@ -119,47 +131,47 @@ impl Model {
     }
 
     /// The residual stream after attention: `x` is the layer's input.
-    fn add_attention(&self, l: usize, x: &Mat, mixed: &Mat) -> Mat {
-        let mut out = self.linear(l, Proj::O, mixed);
+    fn add_attention(&self, l: usize, rows: &Rows, x: &Mat, mixed: &Mat) -> Mat {
+        let mut out = self.linear(l, Proj::O, mixed, rows);
         vector::add(&mut out.data, &x.data);
         out
     }
 
     /// The layer's output from its input `x` and what attention gave.
-    pub(super) fn after_attention(&self, l: usize, x: &Mat, mixed: &Mat) -> Mat {
-        let mut out = self.add_attention(l, x, mixed);
+    pub(super) fn after_attention(&self, l: usize, rows: &Rows, x: &Mat, mixed: &Mat) -> Mat {
+        let mut out = self.add_attention(l, rows, x, mixed);
         let parallel = self.backbone.config.parallel_residual;
         let input = self.norm(&self.backbone.layers[l].mlp_norm, if parallel { x } else { &out });
-        self.add_mlp(l, &self.mlp(l, input), &mut out);
+        self.add_mlp(l, rows, &self.mlp(l, rows, input), &mut out);
         out
     }
 
     /// out += the MLP's last projection.
-    fn add_mlp(&self, l: usize, mlp: &Mlp, out: &mut Mat) {
-        let result = mlp.act.as_ref().map(|act| self.linear(l, Proj::Down, act));
+    fn add_mlp(&self, l: usize, rows: &Rows, mlp: &Mlp, out: &mut Mat) {
+        let result = mlp.act.as_ref().map(|act| self.linear(l, Proj::Down, act, rows));
         vector::add(&mut out.data, &result.expect("forgotten only after this").data);
     }
 
     /// The layer's output from its input `x` and all of its activations.
-    pub(super) fn output(&self, l: usize, x: &Mat, acts: &Acts) -> Mat {
-        let mut out = acts.middle.clone().unwrap_or_else(|| self.add_attention(l, x, &acts.mixed));
-        self.add_mlp(l, &acts.mlp, &mut out);
+    pub(super) fn output(&self, l: usize, rows: &Rows, x: &Mat, acts: &Acts) -> Mat {
+        let mut out = acts.middle.clone().unwrap_or_else(|| self.add_attention(l, rows, x, &acts.mixed));
+        self.add_mlp(l, rows, &acts.mlp, &mut out);
         out
     }
 
     /// The layer's output, and its keys and values.
     pub(super) fn layer(&self, l: usize, rows: &Rows, spans: &[Span], x: &Mat) -> (Mat, Qkv) {
         let (qkv, mixed) = self.attend(l, rows, spans, &self.attention_input(l, x));
-        (self.after_attention(l, x, &mixed), qkv)
+        (self.after_attention(l, rows, x, &mixed), qkv)
     }
 
     /// What the backward pass of the layer reads, from its input.
     pub(super) fn acts(&self, l: usize, rows: &Rows, spans: &[Span], x: &Mat) -> Acts {
         let attn_in = self.attention_input(l, x);
         let (qkv, mixed) = self.attend(l, rows, spans, &attn_in);
-        let middle = (!self.backbone.config.parallel_residual).then(|| self.add_attention(l, x, &mixed));
+        let middle = (!self.backbone.config.parallel_residual).then(|| self.add_attention(l, rows, x, &mixed));
         let input = self.norm(&self.backbone.layers[l].mlp_norm, middle.as_ref().unwrap_or(x));
-        Acts { attn_in: Some(attn_in), qkv, mixed, middle, mlp: self.mlp(l, input) }
+        Acts { attn_in: Some(attn_in), qkv, mixed, middle, mlp: self.mlp(l, rows, input) }
     }
 
     /// Makes again what was forgotten and the gradients of the parameters in `grads` read.
@@ -198,7 +210,7 @@ impl Model {
         let d_out = acts.middle.is_none().then(|| d.clone());
         let through_mlp = if acts.middle.is_some() { attention } else { need_input };
         if through_mlp || trains_mlp(grads, l) {
-            self.mlp_backward(l, acts, x, d, through_mlp, grads);
+            self.mlp_backward(l, rows, acts, x, d, through_mlp, grads);
         }
         if attention {
             let d_attn = match &d_out {
@@ -211,14 +223,24 @@ impl Model {
     }
 
     /// d += the MLP's share, through its norm.
-    fn mlp_backward(&self, l: usize, acts: &mut Acts, x: &Mat, d: &mut Mat, through: bool, grads: &mut Grads) {
+    #[expect(clippy::too_many_arguments, reason = "a hand-written derivative names every buffer it reads")]
+    fn mlp_backward(
+        &self,
+        l: usize,
+        rows: &Rows,
+        acts: &mut Acts,
+        x: &Mat,
+        d: &mut Mat,
+        through: bool,
+        grads: &mut Grads,
+    ) {
         let kind = kernel(self.backbone.config.activation);
         let mlp = &mut acts.mlp;
         let norm_id = |p| ParamId::MlpNorm(l, p);
         let need_norm = through || grads.trains(norm_id(Part::Weight)) || grads.trains(norm_id(Part::Bias));
         let need_act = need_norm || [Proj::Gate, Proj::Up].iter().any(|p| trains_linear(grads, l, *p));
         let mut d_act = Mat::zeros(mlp.up.rows, mlp.up.cols);
-        self.linear_backward(l, Proj::Down, mlp.act.as_ref(), d, need_act.then_some(&mut d_act), grads);
+        self.linear_backward(rows, l, Proj::Down, mlp.act.as_ref(), d, need_act.then_some(&mut d_act), grads);
         if !need_act {
             return;
         }
@@ -227,12 +249,12 @@ impl Model {
         match &mut mlp.gate {
             Some(gate) => {
                 activation::gated_backward(kind, &mut gate.data, &mut mlp.up.data, &d_act.data);
-                self.linear_backward(l, Proj::Gate, input, gate, need_norm.then_some(&mut d_in), grads);
-                self.linear_backward(l, Proj::Up, input, &mlp.up, need_norm.then_some(&mut d_in), grads);
+                self.linear_backward(rows, l, Proj::Gate, input, gate, need_norm.then_some(&mut d_in), grads);
+                self.linear_backward(rows, l, Proj::Up, input, &mlp.up, need_norm.then_some(&mut d_in), grads);
             }
             None => {
                 activation::activate_backward(kind, &mlp.up.data, &mut d_act.data);
-                self.linear_backward(l, Proj::Up, input, &d_act, need_norm.then_some(&mut d_in), grads);
+                self.linear_backward(rows, l, Proj::Up, input, &d_act, need_norm.then_some(&mut d_in), grads);
             }
         }
         if need_norm {
@@ -260,7 +282,7 @@ impl Model {
         let projections = [Proj::Q, Proj::K, Proj::V, Proj::Qkv].iter().any(|p| trains_linear(grads, l, *p));
         let need_mixed = need_norm || heads || projections;
         let mut d_mixed = Mat::zeros(acts.mixed.rows, acts.mixed.cols);
-        self.linear_backward(l, Proj::O, Some(&acts.mixed), d, need_mixed.then_some(&mut d_mixed), grads);
+        self.linear_backward(rows, l, Proj::O, Some(&acts.mixed), d, need_mixed.then_some(&mut d_mixed), grads);
         let mut d_in = Mat::zeros(d.rows, d.cols);
         let attn_in = acts.attn_in.as_ref();
         if !need_mixed {
@@ -288,10 +310,10 @@ impl Model {
         let dk = self.head_norm_backward(layer.k_norm.as_ref(), ParamId::KNorm(l), raw_k.as_ref(), dk, grads);
         if self.has(l, Proj::Qkv) {
             let d_qkv = join_heads(&dq, &dk, &dv, shape.dim);
-            self.linear_backward(l, Proj::Qkv, attn_in, &d_qkv, need_norm.then_some(&mut d_in), grads);
+            self.linear_backward(rows, l, Proj::Qkv, attn_in, &d_qkv, need_norm.then_some(&mut d_in), grads);
         } else {
             for (proj, dy) in [(Proj::Q, dq), (Proj::K, dk), (Proj::V, dv)] {
-                self.linear_backward(l, proj, attn_in, &dy, need_norm.then_some(&mut d_in), grads);
+                self.linear_backward(rows, l, proj, attn_in, &dy, need_norm.then_some(&mut d_in), grads);
             }
         }
         d_in

@@ -4,6 +4,7 @@ pub mod backbone;
 pub mod cache;
 mod compute;
 pub mod device;
+mod dropout;
 pub mod forward;
 pub mod generate;
 mod kv;

@@ -7,6 +7,8 @@ use gainsay_kernels::gemm::{Left, PackedWeight, Precision, matmul, products};
 use gainsay_kernels::rope::RopeTable;
 use gainsay_kernels::{norm, vector};
 
+use super::dropout::Dropout;
+use super::layer::Rows;
 use super::params::{Backbone, Grads, LoraPair, Model, Norm, ParamId, Part, Proj};
 use crate::config::{Activation, ModelConfig};
 
@@ -118,30 +120,37 @@ impl Model {
         Some((adapter.pairs.get(&(layer, proj))?, adapter.scale()))
     }
 
-    /// y = x Wᵀ + b + (alpha / rank) (x Aᵀ) Bᵀ for projection `proj` of `layer`.
-    pub(super) fn linear(&self, layer: usize, proj: Proj, x: &Mat) -> Mat {
-        let [y] = self.linears(layer, [proj], x);
+    /// The dropout of what the adapter of projection `proj` reads.
+    fn dropout<'a>(&self, layer: usize, proj: Proj, rows: &Rows<'a>) -> Dropout<'a> {
+        let rate = self.adapter.as_ref().map_or(0.0, |adapter| adapter.config.dropout);
+        Dropout { keys: rows.dropout, rate, place: (layer, proj) }
+    }
+
+    /// y = x Wᵀ + b + (alpha / rank) (x̃ Aᵀ) Bᵀ for projection `proj` of `layer`; x̃ is x after
+    /// [`Dropout`].
+    pub(super) fn linear(&self, layer: usize, proj: Proj, x: &Mat, rows: &Rows) -> Mat {
+        let [y] = self.linears(layer, [proj], x, rows);
         y
     }
 
     /// [`Model::linear`] for projections that read the same rows.
-    pub(super) fn linears<const N: usize>(&self, layer: usize, projs: [Proj; N], x: &Mat) -> [Mat; N] {
+    pub(super) fn linears<const N: usize>(&self, layer: usize, projs: [Proj; N], x: &Mat, rows: &Rows) -> [Mat; N] {
         let packed = |proj| self.backbone.packed(ParamId::Linear(layer, proj, Part::Weight));
         let weights = projs.map(packed);
         let results = products(x.rows, &x.data, Left::Rows, weights.each_ref().map(|w| &**w));
         let mut ys = results.map(|data| Mat { rows: x.rows, cols: data.len() / x.rows.max(1), data });
         for (y, proj) in ys.iter_mut().zip(projs) {
-            self.add_bias_and_adapter(layer, proj, x, y);
+            self.add_bias_and_adapter(layer, proj, x, y, rows);
         }
         ys
     }
 
-    fn add_bias_and_adapter(&self, layer: usize, proj: Proj, x: &Mat, y: &mut Mat) {
+    fn add_bias_and_adapter(&self, layer: usize, proj: Proj, x: &Mat, y: &mut Mat, rows: &Rows) {
         if let Some(bias) = self.backbone.layers[layer].linears[proj.index()].as_ref().and_then(|l| l.bias.as_ref()) {
             vector::add_bias(&mut y.data, &bias.data);
         }
         if let Some((pair, scale)) = self.lora(layer, proj) {
-            let low = times_transposed(x, &pair.a, scale);
+            let low = times_transposed(&self.dropout(layer, proj, rows).of(x), &pair.a, scale);
             let (out, rank) = (pair.b.shape[0], pair.b.shape[1]);
             let b = PackedWeight::transposed(&pair.b.data, out, rank, Precision::F32);
             matmul(x.rows, &low.data, Left::Rows, &b, &mut y.data, true);
@@ -150,10 +159,12 @@ impl Model {
 
     /// Adds the gradients of [`Model::linear`] to `grads` where it trains them, and to `dx`
     /// where given. With s = alpha / rank and e = s dy B: dW += dyᵀ x, db += sum of dy,
-    /// dA += eᵀ x, dB += s dyᵀ (x Aᵀ), dx += dy W + e A. `x` is read only where it trains
-    /// something; dW has the precision of the weights' products.
+    /// dA += eᵀ x̃, dB += s dyᵀ (x̃ Aᵀ), dx += dy W + m (e A), m being the factor of [`Dropout`].
+    /// `x` is read only where it trains something; dW has the precision of the weights' products.
+    #[expect(clippy::too_many_arguments, reason = "a hand-written derivative names every buffer it reads")]
     pub(super) fn linear_backward(
         &self,
+        rows: &Rows,
         layer: usize,
         proj: Proj,
         x: Option<&Mat>,
@@ -175,7 +186,9 @@ impl Model {
             matmul(dy.rows, &dy.data, Left::Rows, &weight, &mut dx.data, true);
         }
         if let Some((pair, scale)) = self.lora(layer, proj) {
-            lora_backward(pair, scale, (layer, proj), x, dy, dx, grads);
+            let dropout = self.dropout(layer, proj, rows);
+            let x = x.map(|x| dropout.of(x));
+            lora_backward(pair, scale, dropout, x.as_deref(), dy, dx, grads);
         }
     }
 
@@ -221,13 +234,14 @@ const INPUT_OF_TRAINED: &str = "the input of a projection that is trained is the
 fn lora_backward(
     pair: &LoraPair,
     scale: f32,
-    (layer, proj): (usize, Proj),
+    dropout: Dropout<'_>,
     x: Option<&Mat>,
     dy: &Mat,
     dx: Option<&mut Mat>,
     grads: &mut Grads,
 ) {
     let (out, rank) = (pair.b.shape[0], pair.b.shape[1]);
+    let (layer, proj) = dropout.place;
     let (id_a, id_b) = (ParamId::LoraA(layer, proj), ParamId::LoraB(layer, proj));
     if dx.is_none() && !grads.trains(id_a) && !grads.trains(id_b) {
         return;
@@ -266,7 +280,14 @@ fn lora_backward(
     }
     if let Some(dx) = dx {
         let a = PackedWeight::plain(&pair.a.data, rank, dx.cols, Precision::F32);
-        matmul(dy.rows, &low.data, Left::Rows, &a, &mut dx.data, true);
+        if dropout.is_off() {
+            matmul(dy.rows, &low.data, Left::Rows, &a, &mut dx.data, true);
+            return;
+        }
+        let mut through = Mat::zeros(dx.rows, dx.cols);
+        matmul(dy.rows, &low.data, Left::Rows, &a, &mut through.data, false);
+        dropout.apply(&mut through);
+        vector::add(&mut dx.data, &through.data);
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Packed {
     starts: Vec<usize>,
     /// Rows of each sequence: shared with its family, and its own.
     members: Vec<Member>,
+    /// One key of the adapter's dropout a row; empty where there is none.
+    pub(super) dropout: Vec<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +106,16 @@ impl Packed {
     /// completion's after [`Packed::sharing`].
     pub fn range(&self, i: usize) -> Range<usize> {
         self.members[i].own.clone()
+    }
+
+    /// Each sequence's rows: shared with its family, and its own.
+    pub(super) fn parts(&self) -> Vec<(Range<usize>, Range<usize>)> {
+        self.members.iter().map(|m| (m.shared.clone(), m.own.clone())).collect()
+    }
+
+    /// The keys of the adapter's dropout of a slice's rows.
+    pub(super) fn dropout_of(&self, slice: &Range<usize>) -> &[u64] {
+        if self.dropout.is_empty() { &[] } else { &self.dropout[slice.clone()] }
     }
 
     /// The row of token `j` of sequence `i`.

@@ -61,7 +61,9 @@ fn load_within(spec: &str, relative_to: &Path, depth: usize) -> Result<Loaded, L
         return Err(no_model("give a folder, a .gguf file, hf:org/name, or smollm2-135m"));
     }
     if spec.starts_with("http://") || spec.starts_with("https://") {
-        return Err(no_model("remote engines come with gainsay-remote; give a local model"));
+        return Err(no_model(
+            "this needs the model itself, not a server: give a folder, a .gguf file, hf:org/name, or smollm2-135m",
+        ));
     }
     if spec == DEFAULT_MODEL {
         return load_gguf(&default_model_path()?, spec, spec);

@@ -2,14 +2,16 @@
 
 use std::ops::ControlFlow;
 
-use gainsay_core::record::PreferenceRecord;
+use gainsay_core::ranking::RankingRecord;
+use gainsay_core::record::{PreferenceRecord, Prompt};
 use gainsay_core::rng::Key;
 use gainsay_core::stats::Interval;
 use serde::Serialize;
 
-use super::evaluate::{pair_accuracy, rewards};
-use super::head_fit::{HeadFitOptions, PairLabel, fit_head};
-use super::pairs::{TrainPair, prepare_pairs};
+use super::evaluate::{by_item, comparisons, pair_accuracy, rewards};
+use super::head_fit::{HeadFitOptions, fit_head};
+use super::items::{Feedback, TrainItem, prepare_items};
+use super::label::Label;
 use super::reward_model::{RewardCompany, RewardMethod, RewardTrainOptions, tell, train_reward};
 use super::{PairCounts, TrainEvent};
 use crate::error::LmError;
@@ -59,9 +61,9 @@ pub fn fold_of(prompt: &str, folds: usize, seed: u64) -> usize {
 ///
 /// # Errors
 /// Fewer than 2 folds, a fold without pairs, and what [`train_reward`] reports.
-pub fn cross_validate(
+pub fn cross_validate<'r>(
     base: &Loaded,
-    records: &[PreferenceRecord],
+    feedback: impl Into<Feedback<'r>>,
     options: &RewardTrainOptions,
     folds: usize,
     company: &mut RewardCompany<'_>,
@@ -73,52 +75,61 @@ pub fn cross_validate(
     }
     let config = &base.backbone.config;
     let encoder = Encoder::new(&base.tokenizer, config.vocab_size, config.max_positions, &options.settings);
-    let (pairs, counts) = prepare_pairs(records, &encoder, 0.0)?;
-    let kept = records.iter().filter(|r| r.answer.is_comparison());
-    let of_pair: Vec<usize> = kept.map(|r| fold_of(&r.prompt.display(), folds, options.seed)).collect();
-    if let Some(empty) = (0..folds).find(|fold| !of_pair.contains(fold)) {
+    let feedback: Feedback<'_> = feedback.into();
+    let (items, counts) = prepare_items(feedback, &encoder, 0.0)?;
+    let fold_of = |prompt: &Prompt| fold_of(&prompt.display(), folds, options.seed);
+    let kept = feedback.pairs.iter().filter(|r| r.answer.is_comparison()).map(|r| &r.prompt);
+    let of_item: Vec<usize> = kept.chain(feedback.rankings.iter().map(|r| &r.prompt)).map(fold_of).collect();
+    if let Some(empty) = (0..folds).find(|fold| !of_item.contains(fold)) {
         return Err(LmError::Input(format!(
             "fold {} of {folds} has none of the {} pairs; take fewer folds or add pairs",
             empty + 1,
-            pairs.len()
+            items.len()
         )));
     }
-    let survey = survey(base, &pairs, options, company, progress)?;
-    let labels: Vec<PairLabel> = pairs.iter().map(|p| p.label).collect();
-    let mut judged = vec![(0.0, 0.0); pairs.len()];
+    let survey = survey(base, &items, options, company, progress)?;
+    let labels: Vec<Label> = items.iter().map(|p| p.label.clone()).collect();
+    let mut judged = vec![Vec::new(); items.len()];
     for fold in 0..folds {
-        let members: Vec<usize> = (0..pairs.len()).filter(|i| of_pair[*i] == fold).collect();
+        let members: Vec<usize> = (0..items.len()).filter(|i| of_item[*i] == fold).collect();
         let values = match options.method {
-            RewardMethod::Head => head_rewards(&survey, &labels, &members, options),
+            RewardMethod::Head => head_rewards(&survey, &items, &members, options),
             RewardMethod::Lora | RewardMethod::Full => {
-                let others = records.iter().filter(|r| fold_of(&r.prompt.display(), folds, options.seed) != fold);
-                let others: Vec<PreferenceRecord> = others.cloned().collect();
+                let pairs: Vec<PreferenceRecord> =
+                    feedback.pairs.iter().filter(|r| fold_of(&r.prompt) != fold).cloned().collect();
+                let rankings: Vec<RankingRecord> =
+                    feedback.rankings.iter().filter(|r| fold_of(&r.prompt) != fold).cloned().collect();
+                let others = Feedback { pairs: &pairs, rankings: &rankings };
                 let all = RewardTrainOptions { heldout: 0.0, ..options.clone() };
-                let (model, _) = train_reward(base.clone(), &others, &all, &mut RewardCompany::default(), progress)?;
-                let test: Vec<&TrainPair> = members.iter().map(|i| &pairs[*i]).collect();
+                let (model, _) = train_reward(base.clone(), others, &all, &mut RewardCompany::default(), progress)?;
+                let test: Vec<&TrainItem> = members.iter().map(|i| &items[*i]).collect();
                 rewards(&model.model, &model.head, &test, options.settings.batch_tokens)?
             }
         };
         members.iter().zip(values).for_each(|(i, value)| judged[*i] = value);
     }
     let in_fold = |fold: usize| {
-        let (labels, values): (Vec<_>, Vec<_>) =
-            (0..pairs.len()).filter(|i| of_pair[*i] == fold).map(|i| (labels[i], judged[i])).unzip();
+        let members = (0..items.len()).filter(|i| of_item[*i] == fold);
+        let (labels, values): (Vec<_>, Vec<_>) = members.flat_map(|i| labels[i].comparisons(&judged[i])).unzip();
+        pair_accuracy(&labels, &values)
+    };
+    let accuracy = |values: &[Vec<f64>]| {
+        let (labels, values) = comparisons(&labels, values);
         pair_accuracy(&labels, &values)
     };
     Ok(CrossValidation {
         folds,
         pairs: counts,
-        accuracy: pair_accuracy(&labels, &judged),
+        accuracy: accuracy(&judged),
         by_fold: (0..folds).map(in_fold).collect(),
-        baselines: baselines(&pairs, &labels, &survey),
+        baselines: baselines(&items, &accuracy, &survey),
     })
 }
 
-/// What one pass of the base model over both sides of each pair gives.
+/// What one pass of the base model over all sides of each item gives.
 struct Survey {
     width: usize,
-    /// Last-token features, `[2 pairs, width]`.
+    /// Features, `[sides, width]`.
     features: Vec<f32>,
     /// Log-prob of each side's completion in nats; empty where the model has no output matrix.
     logps: Vec<f64>,
@@ -126,7 +137,7 @@ struct Survey {
 
 fn survey(
     base: &Loaded,
-    pairs: &[TrainPair],
+    items: &[TrainItem],
     options: &RewardTrainOptions,
     company: &mut RewardCompany<'_>,
     progress: &mut dyn FnMut(&TrainEvent) -> ControlFlow<()>,
@@ -134,7 +145,7 @@ fn survey(
     let model = Model::new(base.backbone.clone(), base.adapter.clone());
     let config = &base.backbone.config;
     let predicts = base.backbone.lm_head.is_some() || config.tie_embeddings;
-    let sides: Vec<Sequence> = pairs.iter().flat_map(|p| [p.first.clone(), p.second.clone()]).collect();
+    let sides: Vec<Sequence> = items.iter().flat_map(|item| item.sides.clone()).collect();
     let width = options.reads.len() * config.hidden_size;
     let mut out = Survey { width, features: Vec::new(), logps: Vec::new() };
     let one_pass = options.reads == [Read::LAST];
@@ -167,35 +178,41 @@ fn survey(
     Ok(out)
 }
 
-/// Rewards of the pairs `members` by a head that was fitted to the other pairs.
+/// Rewards of the items `members` by a head that was fitted to the others.
 fn head_rewards(
     survey: &Survey,
-    labels: &[PairLabel],
+    items: &[TrainItem],
     members: &[usize],
     options: &RewardTrainOptions,
-) -> Vec<(f64, f64)> {
+) -> Vec<Vec<f64>> {
     let width = survey.width;
-    let of = |i: usize| &survey.features[2 * i * width..2 * (i + 1) * width];
-    let others: Vec<usize> = (0..labels.len()).filter(|i| members.binary_search(i).is_err()).collect();
-    let features: Vec<f32> = others.iter().flat_map(|i| of(*i)).copied().collect();
-    let labels: Vec<PairLabel> = others.iter().map(|i| labels[*i]).collect();
+    let mut rest = survey.features.as_slice();
+    let (mut features, mut labels, mut test) = (Vec::new(), Vec::new(), Vec::new());
+    for (i, item) in items.iter().enumerate() {
+        let (own, more) = rest.split_at(item.sides.len() * width);
+        rest = more;
+        if members.binary_search(&i).is_ok() {
+            test.push(own);
+        } else {
+            features.extend_from_slice(own);
+            labels.push(item.label.clone());
+        }
+    }
     let fit_options = HeadFitOptions { l2: options.l2, center: options.center, ..Default::default() };
     let head = fit_head(&features, width, &labels, &fit_options).head;
-    members
-        .iter()
-        .map(|i| {
-            let (first, second) = of(*i).split_at(width);
-            (head_product(first, &head), head_product(second, &head))
-        })
-        .collect()
+    test.into_iter().map(|own| own.chunks_exact(width).map(|row| head_product(row, &head)).collect()).collect()
 }
 
-fn baselines(pairs: &[TrainPair], labels: &[PairLabel], survey: &Survey) -> Vec<Baseline> {
-    let lengths: Vec<f64> =
-        pairs.iter().flat_map(|p| [&p.first, &p.second]).map(|s| s.completion().len() as f64).collect();
-    let judge = |prefers: &'static str, values: Vec<f64>| {
-        let values: Vec<(f64, f64)> = values.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-        Baseline { prefers, accuracy: pair_accuracy(labels, &values) }
+fn baselines(
+    items: &[TrainItem],
+    accuracy: &impl Fn(&[Vec<f64>]) -> Option<Interval>,
+    survey: &Survey,
+) -> Vec<Baseline> {
+    let all: Vec<&TrainItem> = items.iter().collect();
+    let lengths: Vec<f64> = items.iter().flat_map(|item| &item.sides).map(|s| s.completion().len() as f64).collect();
+    let judge = |prefers: &'static str, values: Vec<f64>| Baseline {
+        prefers,
+        accuracy: accuracy(&by_item(&all, values.into_iter())),
     };
     let mut out = vec![judge("the shorter", lengths.iter().map(|l| -l).collect())];
     if !survey.logps.is_empty() {

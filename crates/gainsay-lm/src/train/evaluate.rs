@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use gainsay_core::stats::{Calibration, Interval, calibration, wilson};
 use serde::{Deserialize, Serialize};
 
-use super::head_fit::PairLabel;
-use super::pairs::TrainPair;
+use super::items::TrainItem;
+use super::label::{Label, PairLabel};
 use crate::error::LmError;
 use crate::loss::sigmoid;
 use crate::model::{Model, Packed};
@@ -19,9 +19,9 @@ pub struct Heldout {
     /// Share of pairs in the right order, with Wilson's 95 % interval; `None` where every pair is
     /// a tie.
     pub accuracy: Option<Interval>,
-    /// Mean pair loss.
+    /// Mean loss of a pair or ranking.
     pub loss: f64,
-    /// Pairs, ties included.
+    /// Comparisons of two, ties included.
     pub pairs: usize,
 }
 
@@ -41,43 +41,53 @@ pub fn pair_accuracy(labels: &[PairLabel], rewards: &[(f64, f64)]) -> Option<Int
     wilson(right, n)
 }
 
-/// Rewards of both sides of each pair.
+/// Rewards of all sides of each item.
 ///
 /// # Errors
 /// What a device reports.
 pub(crate) fn rewards(
     model: &Model,
     head: &[f32],
-    pairs: &[&TrainPair],
+    items: &[&TrainItem],
     batch_tokens: usize,
-) -> Result<Vec<(f64, f64)>, LmError> {
-    let lengths: Vec<usize> = pairs.iter().map(|p| p.rows()).collect();
-    let mut out = Vec::with_capacity(pairs.len());
+) -> Result<Vec<Vec<f64>>, LmError> {
+    let lengths: Vec<usize> = items.iter().map(|p| p.rows()).collect();
+    let mut out = Vec::with_capacity(items.len());
     for range in micro_batches(&lengths, batch_tokens) {
-        let packed = pack(&pairs[range]);
+        let items = &items[range];
+        let packed = pack(items);
         let hidden = model.rows(&packed, None)?;
-        let values: Vec<f64> = packed.last_rows().iter().map(|&row| head_product(hidden.row(row), head)).collect();
-        out.extend(values.chunks_exact(2).map(|pair| (pair[0], pair[1])));
+        let values = packed.last_rows().into_iter().map(|row| head_product(hidden.row(row), head));
+        out.extend(by_item(items, values));
     }
     Ok(out)
 }
 
-/// Both sides of each pair, one after the other, their prompt once.
-pub(crate) fn pack(pairs: &[&TrainPair]) -> Packed {
-    Packed::sharing(pairs.iter().flat_map(|p| [&p.first, &p.second]))
+/// Values of all sides, item by item.
+pub(crate) fn by_item(items: &[&TrainItem], mut values: impl Iterator<Item = f64>) -> Vec<Vec<f64>> {
+    items.iter().map(|item| values.by_ref().take(item.sides.len()).collect()).collect()
 }
 
-/// Figures of rewards against labels; `None` without pairs. The loss has the centering term.
-pub(crate) fn figures(labels: &[PairLabel], rewards: &[(f64, f64)], center: f64) -> Option<Heldout> {
+/// All sides of each item, one after the other, their prompt once.
+pub(crate) fn pack(items: &[&TrainItem]) -> Packed {
+    Packed::sharing(items.iter().flat_map(|item| &item.sides))
+}
+
+/// Every two sides that are compared, with their rewards.
+pub(crate) fn comparisons(labels: &[Label], rewards: &[Vec<f64>]) -> (Vec<PairLabel>, Vec<(f64, f64)>) {
+    labels.iter().zip(rewards).flat_map(|(label, rewards)| label.comparisons(rewards)).unzip()
+}
+
+/// Figures of rewards against labels; `None` without any. The loss, a mean over pairs and rankings,
+/// has the centering term; accuracy and number are of all comparisons of two.
+pub(crate) fn figures(labels: &[Label], rewards: &[Vec<f64>], center: f64) -> Option<Heldout> {
     if labels.is_empty() {
         return None;
     }
-    let losses = labels.iter().zip(rewards).map(|(l, r)| l.loss(r.0, r.1, center).loss);
-    Some(Heldout {
-        accuracy: pair_accuracy(labels, rewards),
-        loss: losses.sum::<f64>() / labels.len() as f64,
-        pairs: labels.len(),
-    })
+    let losses = labels.iter().zip(rewards).map(|(label, r)| label.loss(r, center).loss);
+    let loss = losses.sum::<f64>() / labels.len() as f64;
+    let (pairs, values) = comparisons(labels, rewards);
+    Some(Heldout { accuracy: pair_accuracy(&pairs, &values), loss, pairs: pairs.len() })
 }
 
 /// Accuracy on a part of the pairs.
@@ -92,8 +102,9 @@ pub struct Slice {
 }
 
 /// Calibration of s(r1 - r2) as the probability that the first is better; ties are left out.
-pub(crate) fn calibrated(labels: &[PairLabel], rewards: &[(f64, f64)]) -> Option<Calibration> {
-    let ordered = labels.iter().zip(rewards).filter(|(l, _)| l.p != 0.5);
+pub(crate) fn calibrated(labels: &[Label], rewards: &[Vec<f64>]) -> Option<Calibration> {
+    let (labels, rewards) = comparisons(labels, rewards);
+    let ordered = labels.iter().zip(&rewards).filter(|(l, _)| l.p != 0.5);
     let cases: Vec<(f64, f64)> = ordered.map(|(l, r)| (sigmoid(r.0 - r.1), l.p)).collect();
     calibration(&cases, BINS)
 }
@@ -102,15 +113,16 @@ pub(crate) fn calibrated(labels: &[PairLabel], rewards: &[(f64, f64)]) -> Option
 const BINS: usize = 10;
 
 /// Accuracy by every slice that has at least one pair with an order.
-pub(crate) fn slices(pairs: &[&TrainPair], rewards: &[(f64, f64)]) -> Vec<Slice> {
+pub(crate) fn slices(items: &[&TrainItem], rewards: &[Vec<f64>]) -> Vec<Slice> {
     let mut parts: BTreeMap<(&str, String), Vec<usize>> = BTreeMap::new();
-    for (i, pair) in pairs.iter().enumerate() {
-        for (by, part) in pair.slices() {
+    for (i, item) in items.iter().enumerate() {
+        for (by, part) in item.slices() {
             parts.entry((by, part)).or_default().push(i);
         }
     }
     let slice = |((by, part), members): ((&str, String), Vec<usize>)| {
-        let (labels, rewards): (Vec<_>, Vec<_>) = members.into_iter().map(|i| (pairs[i].label, rewards[i])).unzip();
+        let of = |i: usize| items[i].label.comparisons(&rewards[i]);
+        let (labels, rewards): (Vec<_>, Vec<_>) = members.into_iter().flat_map(of).unzip();
         Some(Slice { by: by.into(), part, accuracy: pair_accuracy(&labels, &rewards)? })
     };
     parts.into_iter().filter_map(slice).collect()
@@ -129,7 +141,7 @@ mod tests {
         let accuracy = pair_accuracy(&labels, &rewards).unwrap();
         assert_eq!((accuracy.estimate, accuracy.n), (0.625, 4));
         assert_eq!(pair_accuracy(&labels[3..4], &rewards[3..4]), None);
-        let figures = figures(&labels[3..4], &[(1.0, 1.0)], 0.0).unwrap();
+        let figures = figures(&[labels[3].into()], &[vec![1.0, 1.0]], 0.0).unwrap();
         assert!((figures.loss - 2f64.ln()).abs() < 1e-12 && figures.accuracy.is_none());
     }
 }

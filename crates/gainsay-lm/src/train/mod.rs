@@ -4,9 +4,10 @@ pub mod checkpoint;
 mod cross_validate;
 mod evaluate;
 pub mod head_fit;
+mod items;
+mod label;
 mod linalg;
 mod offline;
-mod pairs;
 mod policy;
 mod reward_model;
 mod weights;
@@ -16,9 +17,10 @@ use serde::Serialize;
 pub use checkpoint::Checkpoints;
 pub use cross_validate::{Baseline, CrossValidation, cross_validate, fold_of};
 pub use evaluate::{Heldout, Slice, pair_accuracy};
-pub use head_fit::{HeadFit, HeadFitOptions, PairLabel, fit_head};
+pub use head_fit::{HeadFit, HeadFitOptions, fit_head};
+pub use items::{Feedback, PairCounts, TrainItem, WEIGHT, is_heldout, prepare_items};
+pub use label::{Label, PairLabel, RankLabel};
 pub use offline::{Example, Objective, OfflineOptions, OfflineReport, OfflineStep, train_offline};
-pub use pairs::{PairCounts, TrainPair, WEIGHT, is_heldout, prepare_pairs};
 pub use policy::{
     Company, Ended, Learned, PolicyMethod, PolicyOptions, PolicyReport, PolicyRun, PolicyStep, Shaping, TrainPrompt,
     Watch, Watched, sequence_backward, shaped, train_policy,

@@ -118,6 +118,9 @@ pub struct OfflineStep {
     pub grad_norm: f64,
     /// Learning rate.
     pub lr: f64,
+    /// Tokens of the batch.
+    #[serde(default)]
+    pub tokens: u64,
 }
 
 /// What [`train_offline`] did.
@@ -218,6 +221,7 @@ struct Run<'a> {
     weights: Weights,
     optimizer: AdamW,
     grads: Grads,
+    dropout: Option<Key<'static>>,
     tokens: u64,
 }
 
@@ -236,7 +240,9 @@ impl<'a> Run<'a> {
         };
         let weights = Weights { model, head: None };
         let grads = weights.zero_grads(if options.full { &Trainable::Full } else { &Trainable::Lora });
-        Ok(Self { options, reference, weights, optimizer: AdamW::new(options.optimizer), grads, tokens: 0 })
+        let dropout = weights.dropout(options.seed, "offline-dropout")?;
+        let optimizer = AdamW::new(options.optimizer);
+        Ok(Self { options, reference, weights, optimizer, grads, dropout, tokens: 0 })
     }
 
     /// Sequence log-probs of each pair under the reference; zeros where none is needed.
@@ -273,7 +279,8 @@ impl<'a> Run<'a> {
     fn step(&mut self, batch: &[&Example], references: &[[f64; 2]], lr: f64, t: u32) -> Result<OfflineStep, LmError> {
         let objective = self.options.objective;
         let sequences: Vec<Sequence> = batch.iter().flat_map(|e| e.sequences.clone()).collect();
-        self.tokens += sequences.iter().map(|s| s.tokens.len() as u64).sum::<u64>();
+        let tokens = sequences.iter().map(|s| s.tokens.len() as u64).sum::<u64>();
+        self.tokens += tokens;
         let mut units: Vec<Range<usize>> = Vec::with_capacity(batch.len());
         for example in batch {
             let start = units.last().map_or(0, |u| u.end);
@@ -291,8 +298,9 @@ impl<'a> Run<'a> {
         };
         self.grads.zero();
         let batch_tokens = self.options.settings.batch_tokens;
-        let loss =
-            pass::backward(&self.weights, &sequences, &units, 1.0, batch_tokens, None, &mut self.grads, &mut loss_of)?;
+        let dropout = self.dropout.map(|key| key.step(t));
+        let (weights, grads) = (&self.weights, &mut self.grads);
+        let loss = pass::backward(weights, &sequences, &units, 1.0, batch_tokens, None, dropout, grads, &mut loss_of)?;
         let grad_norm = clip_global_norm(&mut self.grads, self.options.clip);
         if !(loss.is_finite() && grad_norm.is_finite()) {
             let ids: Vec<&str> = batch.iter().map(|e| e.id.as_str()).collect();
@@ -305,7 +313,7 @@ impl<'a> Run<'a> {
         }
         self.weights.apply(&mut self.optimizer, &self.grads, lr);
         let accuracy = (ordered > 0.0).then(|| right / ordered);
-        Ok(OfflineStep { step: t + 1, steps: 0, loss, accuracy, grad_norm, lr })
+        Ok(OfflineStep { step: t + 1, steps: 0, loss, accuracy, grad_norm, lr, tokens })
     }
 
     fn resume(&mut self, checkpoints: Option<&Checkpoints>) -> Result<Vec<OfflineStep>, LmError> {

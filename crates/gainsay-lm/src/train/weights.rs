@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use gainsay_core::rng::Key;
+
 use crate::error::LmError;
-use crate::model::{Adapter, AdapterConfig, Backbone, Grads, Model, ParamId, Trainable};
+use crate::model::{Adapter, AdapterConfig, Backbone, Grads, Model, Packed, ParamId, Trainable};
 use crate::names;
 use crate::optim::AdamW;
 
@@ -20,6 +22,18 @@ impl Weights {
     /// Zero gradients of what is trained.
     pub fn zero_grads(&self, what: &Trainable) -> Grads {
         Grads::zeros(&self.model, what, self.head.is_some())
+    }
+
+    /// The key of the adapter's dropout, to which each step adds its number; `None` without dropout.
+    ///
+    /// # Errors
+    /// A rate outside [0, 1).
+    pub(super) fn dropout(&self, seed: u64, purpose: &'static str) -> Result<Option<Key<'static>>, LmError> {
+        let rate = self.model.adapter.as_ref().map_or(0.0, |adapter| adapter.config.dropout);
+        if !(0.0..1.0).contains(&rate) {
+            return Err(LmError::Input(format!("LoRA dropout {rate}: it must be at least 0 and below 1")));
+        }
+        Ok((rate > 0.0).then(|| Key::new(seed, purpose)))
     }
 
     /// One optimizer step on every parameter that has a gradient, in parameter order. A backbone
@@ -59,15 +73,20 @@ impl Weights {
     }
 }
 
+/// A batch with the adapter's dropout where there is a key.
+pub(crate) fn dropped(packed: Packed, key: Option<Key<'_>>) -> Packed {
+    match key {
+        Some(key) => packed.with_dropout(key),
+        None => packed,
+    }
+}
+
 /// A fresh adapter on `backbone`.
 ///
 /// # Errors
-/// Dropout, rank 0, layers or projections that the backbone does not have.
+/// Rank 0, layers or projections that the backbone does not have.
 pub(crate) fn fresh_adapter(config: &AdapterConfig, backbone: &Backbone, seed: u64) -> Result<Adapter, LmError> {
     let refuse = |what: String| Err(LmError::Input(what));
-    if config.dropout != 0.0 {
-        return refuse(format!("LoRA dropout {}: only 0 is supported", config.dropout));
-    }
     if config.rank == 0 {
         return refuse("LoRA rank 0: it must be at least 1".into());
     }

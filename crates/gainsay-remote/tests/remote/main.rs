@@ -3,6 +3,7 @@
 mod faults;
 mod judging;
 mod policies;
+mod recorded;
 mod rewards;
 mod server;
 

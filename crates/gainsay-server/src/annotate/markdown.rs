@@ -2,7 +2,7 @@
 //! link anywhere.
 
 use maud::{Markup, PreEscaped};
-use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, TagEnd, html};
+use pulldown_cmark::{CowStr, Event, HeadingLevel, Options, Parser, Tag, TagEnd, html};
 
 /// Markdown as HTML: headings, lists, emphasis, tables and code. HTML in the text is shown as
 /// text; links and images become their text and address, since a click or a load would tell an
@@ -17,8 +17,9 @@ pub fn render(text: &str) -> Markup {
         // Fences name a language, which would become an attribute.
         Event::Start(Tag::CodeBlock(_)) => Some(Event::Start(Tag::CodeBlock(pulldown_cmark::CodeBlockKind::Indented))),
         Event::Start(Tag::Heading { level, .. }) => {
-            Some(Event::Start(Tag::Heading { level, id: None, classes: vec![], attrs: vec![] }))
+            Some(Event::Start(Tag::Heading { level: below(level), id: None, classes: vec![], attrs: vec![] }))
         }
+        Event::End(TagEnd::Heading(level)) => Some(Event::End(TagEnd::Heading(below(level)))),
         Event::Start(Tag::HtmlBlock) => Some(Event::Start(Tag::Paragraph)),
         Event::End(TagEnd::HtmlBlock) => Some(Event::End(TagEnd::Paragraph)),
         Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
@@ -37,14 +38,20 @@ pub fn render(text: &str) -> Markup {
     PreEscaped(out)
 }
 
+/// Headings of the text stand below those of the page, which end at the second level.
+fn below(level: HeadingLevel) -> HeadingLevel {
+    HeadingLevel::try_from(level as usize + 2).unwrap_or(HeadingLevel::H6)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn formatting_shows() {
+        assert_eq!(render("##### five").0, "<h6>five</h6>\n");
         let html = render("# T\n\n1. *a*\n2. `b < c`\n\n```rust\nlet x = \"<b>\";\n```\n").0;
-        assert!(html.contains("<h1>T</h1>") && html.contains("<em>a</em>"), "{html}");
+        assert!(html.contains("<h3>T</h3>") && html.contains("<em>a</em>"), "{html}");
         assert!(html.contains("b &lt; c") && html.contains("&lt;b&gt;") && !html.contains("<b>"), "{html}");
     }
 

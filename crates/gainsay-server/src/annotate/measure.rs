@@ -234,9 +234,11 @@ pub fn people(items: &[ItemRow], votes: &[VoteRow]) -> Vec<PersonMeasures> {
     votes.iter().for_each(|vote| of_person.entry(&vote.annotator).or_default().push(vote));
     let measure = |(name, votes): (&str, Vec<&VoteRow>)| {
         let (mut gold, mut left, mut longer) = ((0u64, 0u64), (0u64, 0u64), (0u64, 0u64));
-        let mut seconds = Vec::new();
+        let (mut answers, mut seconds) = (0, Vec::new());
         for vote in votes.iter().filter(|vote| !vote.given.response.is_skip()) {
-            seconds.push(vote.seconds);
+            answers += 1;
+            // Answers from elsewhere may come without their time.
+            seconds.extend((vote.seconds > 0.0).then_some(vote.seconds));
             let Some(item) = by_number.get(&vote.item) else { continue };
             if let Some(expected) = &item.expected {
                 gold = (gold.0 + u64::from(vote.given.response.words() == *expected), gold.1 + 1);
@@ -258,8 +260,8 @@ pub fn people(items: &[ItemRow], votes: &[VoteRow]) -> Vec<PersonMeasures> {
         let share = |(yes, n): (u64, u64)| wilson(yes as f64, n);
         PersonMeasures {
             name: name.to_owned(),
-            answers: seconds.len(),
-            skips: votes.len() - seconds.len(),
+            answers,
+            skips: votes.len() - answers,
             median_seconds: quantile(&seconds, 0.5),
             gold: share(gold),
             left: share(left),

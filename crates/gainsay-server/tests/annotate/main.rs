@@ -2,6 +2,7 @@
 //! `GAINSAY_TEST_POSTGRES` names a server (`scripts/with-postgres` starts one).
 
 mod attacks;
+mod contrast;
 mod crowd;
 mod live;
 mod pages;

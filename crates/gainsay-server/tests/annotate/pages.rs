@@ -141,6 +141,9 @@ async fn drafts_come_back_and_a_path_prefix_works_either_way() {
         let page = ann.get("/work").await.text;
         assert!(page.contains("half &lt;i&gt;") && page.contains("name=\"safe_left\" value=\"no\" checked"), "{page}");
     }
+    for path in ["/", "/labels", "/labels/"] {
+        assert_eq!(ann.get(path).await.location, "/labels/work", "{path}");
+    }
     let nobody = Browser { app, session: String::new() };
     let signed = nobody.post("/labels/admin/sign-in", &[("secret", SECRET)]).await;
     assert!(signed.cookie.contains("Secure") && signed.cookie.contains("Path=/labels;"), "{}", signed.cookie);

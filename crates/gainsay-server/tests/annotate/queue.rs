@@ -142,6 +142,33 @@ async fn overlap_changes_at_once_and_new_ranks_change_the_order() {
 }
 
 #[tokio::test]
+async fn the_work_is_finished_when_nobody_has_anything_left() {
+    for database in databases().await {
+        let store = filled(&database, 2, 1).await;
+        assert!(!store.is_finished().await.unwrap(), "nobody is there yet");
+        let (ann, _) = person(&store, "ann").await;
+        let mut states = Vec::new();
+        for answer in [Answer::First, Answer::Skip] {
+            let work = store.next(ann).await.unwrap().unwrap();
+            states.push(store.is_finished().await.unwrap());
+            store.answer(ann, "ann", work.item.number, &work.ticket, &says(answer), None).await.unwrap();
+        }
+        assert_eq!(states, [false, false]);
+        assert!(store.is_finished().await.unwrap(), "the only annotator has skipped what is left");
+        let (bo, _) = person(&store, "bo").await;
+        assert!(!store.is_finished().await.unwrap(), "bo may answer it");
+        let work = store.next(bo).await.unwrap().unwrap();
+        assert!(!store.is_finished().await.unwrap(), "bo holds it");
+        store.answer(bo, "bo", work.item.number, &work.ticket, &says(Answer::Tie), None).await.unwrap();
+        assert!(store.is_finished().await.unwrap());
+        store.undo(bo, "bo").await.unwrap();
+        assert!(!store.is_finished().await.unwrap(), "an answer that is open again is missing");
+        store.set_active(bo, false).await.unwrap();
+        assert!(store.is_finished().await.unwrap(), "who is shut out is not waited for");
+    }
+}
+
+#[tokio::test]
 async fn gold_checks_come_as_often_as_set_and_measure() {
     for database in databases().await {
         let store = filled(&database, 6, 1).await;

@@ -26,6 +26,8 @@ pub struct Answer {
     pub location: String,
     pub cookie: String,
     pub policy: String,
+    pub kind: String,
+    pub disposition: String,
 }
 
 async fn read(response: Response<Body>) -> Answer {
@@ -35,8 +37,9 @@ async fn read(response: Response<Body>) -> Answer {
     };
     let (location, cookie) = (head(header::LOCATION), head(header::SET_COOKIE));
     let (policy, status) = (head(header::CONTENT_SECURITY_POLICY), response.status());
+    let (kind, disposition) = (head(header::CONTENT_TYPE), head(header::CONTENT_DISPOSITION));
     let text = String::from_utf8(to_bytes(response.into_body(), 1 << 22).await.unwrap().to_vec()).unwrap();
-    Answer { status, text, location, cookie, policy }
+    Answer { status, text, location, cookie, policy, kind, disposition }
 }
 
 /// A browser with a session.

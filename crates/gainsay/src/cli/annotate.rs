@@ -111,6 +111,8 @@ pub enum ExchangeFormat {
     Csv,
     /// Judged completions, one record each.
     Judgements,
+    /// Rankings, one record a vote.
+    Rankings,
 }
 
 /// What becomes of ties in TRL rows.

@@ -21,6 +21,8 @@ pub enum ConvertTo {
     Prompts,
     /// Preferences; completions with gold become pairs.
     Preferences,
+    /// Rankings, as they are.
+    Rankings,
 }
 
 /// `gainsay data convert`.

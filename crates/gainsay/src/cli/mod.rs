@@ -381,9 +381,12 @@ pub struct EvaluateArgs {
     /// Decoding.
     #[command(flatten)]
     pub decoding: DecodingArgs,
-    /// Completions a prompt at temperature 1 for the KL
+    /// Completions a prompt at temperature 1 for the KL and the entropy
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub kl_n: usize,
+    /// Prompts with everyday answers: does the policy still find them likely? A file, builtin or none
+    #[arg(long, value_name = "F", default_value = "none")]
+    pub everyday: String,
     /// Run seed
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

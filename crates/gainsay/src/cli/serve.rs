@@ -6,6 +6,16 @@ use clap::Args;
 
 use super::ModelArgs;
 
+/// A whole number above 0.
+fn above_zero(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "give a whole number above 0".into())
+}
+
+/// A finite number, 0 or more.
+fn tolerance(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|t: &f64| t.is_finite() && *t >= 0.0).ok_or_else(|| "give nats, 0 or more".into())
+}
+
 /// `gainsay serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
@@ -25,16 +35,16 @@ pub struct ServeArgs {
     #[arg(long, default_value = "GAINSAY_SERVE_KEY", value_name = "NAME")]
     pub key_env: String,
     /// Samples that go through the model together
-    #[arg(long, default_value_t = 32, value_name = "N")]
+    #[arg(long, default_value = "32", value_name = "N", value_parser = above_zero)]
     pub batch: usize,
     /// Samples that may wait; beyond, clients are sent away for a second (429)
-    #[arg(long, default_value_t = 4096, value_name = "N")]
+    #[arg(long, default_value = "4096", value_name = "N", value_parser = above_zero)]
     pub queue: usize,
     /// Longest sample, tokens; the model's own limit where smaller
-    #[arg(long, default_value_t = 8192, value_name = "N")]
+    #[arg(long, default_value = "8192", value_name = "N", value_parser = above_zero)]
     pub max_tokens: usize,
     /// Largest request, bytes
-    #[arg(long, default_value_t = 8 << 20, value_name = "N")]
+    #[arg(long, default_value = "8388608", value_name = "N", value_parser = above_zero)]
     pub max_body: usize,
     /// Model options.
     #[command(flatten)]
@@ -54,10 +64,10 @@ pub struct DoctorArgs {
     #[arg(long = "in", value_name = "F")]
     pub input: Option<PathBuf>,
     /// Completions to score, at most
-    #[arg(long, default_value_t = 16, value_name = "N")]
+    #[arg(long, default_value = "16", value_name = "N", value_parser = above_zero)]
     pub items: usize,
     /// Largest difference of a token's log-prob that counts as equal, nats
-    #[arg(long, default_value_t = 0.01)]
+    #[arg(long, default_value = "0.01", value_name = "NATS", allow_negative_numbers = true, value_parser = tolerance)]
     pub tolerance: f64,
     /// Print one JSON object
     #[arg(long)]

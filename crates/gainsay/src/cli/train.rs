@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::ModelArgs;
+use crate::recipes::lora::Lora;
 
 /// What is trained.
 #[derive(Subcommand, Debug)]
@@ -15,6 +16,40 @@ pub enum TrainCommand {
     Policy(Box<TrainPolicyArgs>),
     /// A policy on given completions (supervised fine-tuning)
     Sft(TrainSftArgs),
+}
+
+/// The adapter that is trained.
+#[derive(Args, Clone, Debug)]
+pub struct LoraArgs {
+    /// LoRA rank
+    #[arg(long, default_value_t = 8, value_name = "R")]
+    pub rank: usize,
+    /// LoRA scale numerator
+    #[arg(long, default_value_t = 16.0)]
+    pub alpha: f64,
+    /// Adapt the last N layers only; 0 adapts all
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub last_layers: usize,
+    /// Projections that LoRA adapts, by their names in the model (q_proj, v_proj, ...); by default
+    /// query and value
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub targets: Vec<String>,
+    /// LoRA dropout: share of the adapter's inputs that a training step does without; by default 0,
+    /// or what an adapter that goes on was trained with
+    #[arg(long, value_name = "P")]
+    pub lora_dropout: Option<f64>,
+}
+
+impl From<&LoraArgs> for Lora {
+    fn from(args: &LoraArgs) -> Self {
+        Self {
+            rank: args.rank,
+            alpha: args.alpha,
+            dropout: args.lora_dropout,
+            last_layers: args.last_layers,
+            targets: args.targets.clone(),
+        }
+    }
 }
 
 /// What of a reward model is trained.
@@ -62,7 +97,7 @@ pub struct TrainRewardArgs {
     /// Base model, or a reward model to go on from
     #[arg(long, value_name = "M")]
     pub model: String,
-    /// Preferences; several files are trained on together
+    /// Preferences or rankings; several files are trained on together
     #[arg(long = "in", value_name = "PREFERENCES", required = true, num_args = 1..)]
     pub input: Vec<PathBuf>,
     /// Folder to write
@@ -83,19 +118,9 @@ pub struct TrainRewardArgs {
     /// Peak learning rate; by default 1e-3 for lora, 2e-5 for full
     #[arg(long)]
     pub lr: Option<f64>,
-    /// LoRA rank
-    #[arg(long, default_value_t = 8, value_name = "R")]
-    pub rank: usize,
-    /// LoRA scale numerator
-    #[arg(long, default_value_t = 16.0)]
-    pub alpha: f64,
-    /// Adapt the last N layers only; 0 adapts all
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub last_layers: usize,
-    /// Projections that LoRA adapts, by their names in the model (q_proj, v_proj, ...); by default
-    /// query and value
-    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
-    pub targets: Vec<String>,
+    /// The adapter.
+    #[command(flatten)]
+    pub lora: LoraArgs,
     /// Weight of (r1 + r2)^2
     #[arg(long, default_value_t = 0.01)]
     pub center: f64,
@@ -223,6 +248,9 @@ pub struct TrainPolicyArgs {
     /// Take the mean off the rewards of a step
     #[arg(long)]
     pub center_rewards: bool,
+    /// Divide the rewards of a step by their standard deviation
+    #[arg(long)]
+    pub scale_rewards: bool,
     /// Cut rewards to [-C, C]; 0 does not
     #[arg(long, default_value_t = 0.0, value_name = "C")]
     pub clip_rewards: f64,
@@ -250,12 +278,9 @@ pub struct TrainPolicyArgs {
     /// Longest completion, turn end included
     #[arg(long, default_value_t = 128, value_name = "N")]
     pub max_new_tokens: usize,
-    /// LoRA rank
-    #[arg(long, default_value_t = 8, value_name = "R")]
-    pub rank: usize,
-    /// LoRA scale numerator
-    #[arg(long, default_value_t = 16.0)]
-    pub alpha: f64,
+    /// The adapter.
+    #[command(flatten)]
+    pub lora: LoraArgs,
     /// Steps between two checkpoints in <DIR>.training; 0 keeps none
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub save_every: usize,
@@ -294,12 +319,9 @@ pub struct TrainSftArgs {
     /// Peak learning rate; by default 1e-3, with --full 2e-5
     #[arg(long)]
     pub lr: Option<f64>,
-    /// LoRA rank
-    #[arg(long, default_value_t = 8, value_name = "R")]
-    pub rank: usize,
-    /// LoRA scale numerator
-    #[arg(long, default_value_t = 16.0)]
-    pub alpha: f64,
+    /// The adapter.
+    #[command(flatten)]
+    pub lora: LoraArgs,
     /// Longest sequence; the prompt's left is cut
     #[arg(long, default_value_t = 1024, value_name = "N")]
     pub max_tokens: usize,

@@ -6,6 +6,7 @@ use clap::CommandFactory;
 use gainsay_core::files::{self, Kind};
 use gainsay_core::import::DataFormat;
 use gainsay_core::known::KnownReward;
+use gainsay_core::ranking::RankingRecord;
 use gainsay_core::record::{PreferenceRecord, PromptRecord};
 
 use super::{print, print_json, to_json};
@@ -28,14 +29,23 @@ pub fn data(command: &DataCommand) -> Result<()> {
 
 fn convert(args: &cli::ConvertArgs) -> Result<()> {
     let (file, map) = (inputs::local(&args.file)?, args.map.as_ref());
+    let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
+    if same(&file, &args.out) {
+        return Err(Error::Input(format!("{}: is the file that is read; name another with --out", args.out.display())));
+    }
     let natural = || -> Result<ConvertTo> {
         let row = if map.is_some() { None } else { files::first_row(&file)? };
         let kind = row.and_then(|row| DataFormat::of(&row)).map(|(format, _)| format.kind());
-        Ok(if kind == Some(Kind::Preference) { ConvertTo::Preferences } else { ConvertTo::Prompts })
+        Ok(match kind {
+            Some(Kind::Preference) => ConvertTo::Preferences,
+            Some(Kind::Ranking) => ConvertTo::Rankings,
+            _ => ConvertTo::Prompts,
+        })
     };
     let (count, what) = match args.to.map_or_else(natural, Ok)? {
         ConvertTo::Prompts => (data_inspect::convert::<PromptRecord>(&file, map, &args.out)?, "prompts"),
         ConvertTo::Preferences => (data_inspect::convert::<PreferenceRecord>(&file, map, &args.out)?, "preferences"),
+        ConvertTo::Rankings => (data_inspect::convert::<RankingRecord>(&file, map, &args.out)?, "rankings"),
     };
     eprintln!("{count} {what} in {}", args.out.display());
     Ok(())
@@ -50,11 +60,12 @@ pub fn export(args: &cli::ExportArgs) -> Result<()> {
 
 /// `gainsay evaluate --rewardbench`.
 pub fn rewardbench(args: &cli::EvaluateArgs, file: &Path) -> Result<()> {
-    // Benchmarks hold long prompts: what does not fit is cut from the left, and counted.
-    let options = ModelOptions { truncate: true, dtype: args.model.dtype, ..ModelOptions::default() };
     let spec = args.reward.as_deref().unwrap_or_default();
     let file = inputs::local(file)?;
-    let is_local = KnownReward::parse(spec).is_none() && !spec.starts_with("http");
+    let is_server = gainsay_remote::is_address(spec);
+    let is_local = KnownReward::parse(spec).is_none() && !is_server;
+    // Benchmarks hold long prompts: what does not fit is cut from the left, and counted. A server has its own limit.
+    let options = ModelOptions { truncate: !is_server, dtype: args.model.dtype, ..ModelOptions::default() };
     let score = if is_local {
         let model = models::reward(spec, &options)?;
         let score = rewardbench::rewardbench(&file, &model)?;

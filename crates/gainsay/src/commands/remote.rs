@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gainsay_core::files;
-use gainsay_core::record::{PreferenceRecord, SelectionRecord};
+use gainsay_core::record::{PreferenceRecord, PromptRecord, SelectionRecord};
 use gainsay_remote::judge::{Judge, Prices};
 use gainsay_remote::{Address, RemotePolicy};
 use gainsay_server::reward_api::{self, Limits, Loader, Reload, RewardState};
@@ -35,6 +35,12 @@ pub(super) fn serve(args: &cli::ServeArgs) -> Result<()> {
         max_tokens: args.max_tokens,
         options: ModelOptions { dtype: args.model.dtype, ..ModelOptions::default() },
     };
+    // Taken before the models are loaded: a wrong port is said at once.
+    let bind =
+        std::net::TcpListener::bind((args.host.as_str(), args.port)).and_then(|l| l.set_nonblocking(true).map(|()| l));
+    let listener = bind.map_err(|e| {
+        Error::Input(format!("{}:{} cannot be listened on: {e}; name another --port, or 0", args.host, args.port))
+    })?;
     let engine = load(&models)?;
     let limits = Limits { batch: args.batch, queue: args.queue, body: args.max_body, ..Limits::default() };
     // `spec` is one model; the server's own list stands for all it was started with.
@@ -49,12 +55,11 @@ pub(super) fn serve(args: &cli::ServeArgs) -> Result<()> {
     let run = |e: std::io::Error| Error::Run(format!("the server: {e}"));
     let state = RewardState::new(engine, limits, key, Some(Reload { loader, spec: own })).map_err(run)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(run)?;
-    runtime.block_on(listen(args, state))
+    runtime.block_on(listen(listener, state))
 }
 
-async fn listen(args: &cli::ServeArgs, state: RewardState) -> Result<()> {
-    let bind = tokio::net::TcpListener::bind((args.host.as_str(), args.port)).await;
-    let listener = bind.map_err(|e| Error::Input(format!("{}:{} cannot be listened on: {e}", args.host, args.port)))?;
+async fn listen(listener: std::net::TcpListener, state: RewardState) -> Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| Error::Run(format!("the server: {e}")))?;
     let address = listener.local_addr().map_err(|e| Error::Run(e.to_string()))?;
     print(&format!("listening on http://{address}\n"))?;
     eprintln!("serving {}", state.engine().identity);
@@ -89,8 +94,13 @@ pub(super) fn doctor(args: &cli::DoctorArgs) -> Result<()> {
     address.limits.stop = interrupt::requested;
     let local = models::policy(&args.local, &ModelOptions { dtype: args.model.dtype, ..ModelOptions::default() })?;
     let renderer = remote::renderer(address.tokenizer.as_deref().unwrap_or(&args.local), false)?;
+    let given: Option<Vec<PromptRecord>> = args.input.as_ref().map(files::read_all).transpose()?;
+    if let (Some(path), Some(records)) = (&args.input, &given)
+        && records.iter().all(|record| record.completions.is_empty())
+    {
+        return Err(Error::Input(format!("{}: holds no completions; sample some, or leave --in out", path.display())));
+    }
     let server = RemotePolicy::connect(remote::client(address, None)?, Some(renderer.clone()))?;
-    let given = args.input.as_ref().map(files::read_all).transpose()?;
     let found = diagnose(&server, &local, renderer.as_ref(), given, args.items, args.tolerance)?;
     if args.json {
         print_json(&to_json(&found)?)?

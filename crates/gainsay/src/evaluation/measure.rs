@@ -7,7 +7,7 @@ use gainsay_core::record::{Completion, PromptRecord};
 use gainsay_core::rng::Key;
 use gainsay_core::stats::{Interval, bootstrap_mean, bootstrap_paired_difference, mean, pearson};
 
-use super::types::{Difference, Metrics, PromptMetrics, Verdict};
+use super::types::{Difference, Everyday, Metrics, PromptMetrics, Verdict};
 
 /// Bootstrap resamples of every interval.
 pub const RESAMPLES: usize = 2_000;
@@ -83,6 +83,7 @@ pub fn prompt_metrics(record: &PromptRecord, against: Option<&PromptRecord>) -> 
     let (mean_abs_pacs, k) = conflict(rewards.as_deref(), all(|c| c.logp).as_deref());
     let (mean_abs_pacs_own, k_own) = conflict(rewards.as_deref(), own.as_deref());
     let length_correlation = rewards.as_deref().zip(lengths.as_deref()).and_then(|(r, n)| pearson(r, n));
+    let distinct = |n| distinct_n(record.completions.iter().map(|c| c.text.as_str()), n);
     PromptMetrics {
         id: record.id.clone(),
         gold_reward: gold.as_deref().and_then(mean),
@@ -96,7 +97,10 @@ pub fn prompt_metrics(record: &PromptRecord, against: Option<&PromptRecord>) -> 
         length: lengths.as_deref().and_then(mean),
         nll_per_token: own.zip(lengths).map(|(logps, n)| -logps.iter().sum::<f64>() / n.iter().sum::<f64>()),
         reward_accuracy: None,
-        distinct_2: distinct_n(record.completions.iter().map(|c| c.text.as_str()), 2),
+        entropy: None,
+        distinct_1: distinct(1),
+        distinct_2: distinct(2),
+        distinct_3: distinct(3),
         length_correlation,
     }
 }
@@ -112,7 +116,7 @@ fn conflict(rewards: Option<&[f64]>, logps: Option<&[f64]>) -> (Option<f64>, Opt
 type Field = fn(&PromptMetrics) -> Option<f64>;
 
 /// Every metric by its name.
-pub const FIELDS: [(&str, Field); 13] = [
+pub const FIELDS: [(&str, Field); 16] = [
     ("gold_reward", |m| m.gold_reward),
     ("proxy_reward", |m| m.proxy_reward),
     ("win_rate", |m| m.win_rate),
@@ -124,7 +128,10 @@ pub const FIELDS: [(&str, Field); 13] = [
     ("length", |m| m.length),
     ("nll_per_token", |m| m.nll_per_token),
     ("reward_accuracy", |m| m.reward_accuracy),
+    ("entropy", |m| m.entropy),
+    ("distinct_1", |m| m.distinct_1),
     ("distinct_2", |m| m.distinct_2),
+    ("distinct_3", |m| m.distinct_3),
     ("length_correlation", |m| m.length_correlation),
 ];
 
@@ -147,7 +154,10 @@ pub fn metrics(per_prompt: &[PromptMetrics], seed: u64) -> Metrics {
         length: of("length"),
         nll_per_token: of("nll_per_token"),
         reward_accuracy: of("reward_accuracy"),
+        entropy: of("entropy"),
+        distinct_1: of("distinct_1"),
         distinct_2: of("distinct_2"),
+        distinct_3: of("distinct_3"),
         length_correlation: of("length_correlation"),
     }
 }
@@ -178,9 +188,29 @@ fn verdict(difference: &Interval) -> Verdict {
     }
 }
 
+/// [`Everyday`] from mean log-probs a token, one (policy, base) a prompt; `None` without prompts.
+pub fn everyday(answers: usize, by_prompt: &[(f64, f64)], seed: u64) -> Option<Everyday> {
+    let mean_of = |name: &str, values: Vec<f64>| bootstrap_mean(&values, RESAMPLES, Key::new(seed, name));
+    Some(Everyday {
+        answers,
+        base: mean_of("everyday/base", by_prompt.iter().map(|(_, base)| *base).collect())?,
+        policy: mean_of("everyday/policy", by_prompt.iter().map(|(policy, _)| *policy).collect())?,
+        change: bootstrap_paired_difference(by_prompt, RESAMPLES, Key::new(seed, "everyday/change"))?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn everyday_answers_by_hand() {
+        let found = everyday(5, &[(-2.0, -1.0), (-4.0, -2.0)], 0).unwrap();
+        assert_eq!((found.answers, found.policy.estimate, found.base.estimate), (5, -3.0, -1.5));
+        // Both prompts fell, by 1 and by 2.
+        assert!(found.change.estimate == -1.5 && found.change.high < 0.0);
+        assert!(everyday(0, &[], 0).is_none());
+    }
 
     #[test]
     fn distinct_n_by_hand() {

@@ -4,7 +4,7 @@ pub mod curve;
 pub mod measure;
 pub mod types;
 
-pub use types::{Difference, Evaluation, Metrics, PromptMetrics, Verdict};
+pub use types::{Difference, Evaluation, Everyday, Metrics, PromptMetrics, Verdict};
 
 impl Evaluation {
     /// The figures as lines of text for people.
@@ -22,7 +22,10 @@ impl Evaluation {
             ("length", &m.length, "tokens"),
             ("-log-prob a token", &m.nll_per_token, "nats"),
             ("reward accuracy", &m.reward_accuracy, "pairs ordered as gold does"),
-            ("distinct-2", &m.distinct_2, "different word pairs over all word pairs"),
+            ("entropy", &m.entropy, "nats a token, at temperature 1"),
+            ("distinct-1", &m.distinct_1, "different words over all words"),
+            ("distinct-2", &m.distinct_2, "the same of word pairs"),
+            ("distinct-3", &m.distinct_3, "the same of three words in a row"),
             ("reward with length", &m.length_correlation, "correlation within a prompt"),
         ];
         let mut out = format!(
@@ -34,6 +37,12 @@ impl Evaluation {
                 out.push_str(format!("{name:<23}{interval:.3}  {note}").trim_end());
                 out.push('\n');
             }
+        }
+        if let Some(everyday) = &self.everyday {
+            out.push_str(&format!(
+                "everyday answers       {:.3} -> {:.3} nats a token, change {:.3} on {}\n",
+                everyday.base.estimate, everyday.policy.estimate, everyday.change, everyday.answers
+            ));
         }
         out
     }

@@ -26,10 +26,27 @@ pub struct Evaluation {
     pub completions_per_prompt: usize,
     /// Sampling temperature of the completions (KL is at temperature 1 all the same).
     pub temperature: f64,
+    /// What the policy still knows; only where everyday answers were given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub everyday: Option<Everyday>,
     /// Means over prompts with their intervals.
     pub metrics: Metrics,
     /// The same per prompt, for paired differences.
     pub per_prompt: Vec<PromptMetrics>,
+}
+
+/// A capability check: log-probs of given answers that training should leave as they are. A fall
+/// shows a model that breaks while its reward rises.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Everyday {
+    /// Number of answers.
+    pub answers: usize,
+    /// Mean log-prob a token under the base policy, nats.
+    pub base: Interval,
+    /// The same under the evaluated policy.
+    pub policy: Interval,
+    /// Policy less base, paired by prompt.
+    pub change: Interval,
 }
 
 /// Means over prompts.
@@ -53,14 +70,24 @@ pub struct Metrics {
     pub kl: Option<Interval>,
     /// Tokens a completion, turn end included.
     pub length: Option<Interval>,
-    /// Mean token entropy is not measured; mean -logp a token at temperature 1 stands for it.
+    /// Mean -logp a token of the completions, at temperature 1, nats.
     pub nll_per_token: Option<Interval>,
     /// Share of pairs of the common held-out pool (the base policy's completions) that the reward
     /// model orders as gold does, proxy ties 1/2.
     pub reward_accuracy: Option<Interval>,
-    /// Different word pairs over all word pairs of a prompt's completions together.
+    /// Entropy of the next token at temperature 1, nats: mean -logp a token of completions that were
+    /// drawn at temperature 1 without cuts, hence unbiased but for the weighing by length.
+    #[serde(default)]
+    pub entropy: Option<Interval>,
+    /// Different words over all words of a prompt's completions together.
+    #[serde(default)]
+    pub distinct_1: Option<Interval>,
+    /// The same of word pairs.
     #[serde(default)]
     pub distinct_2: Option<Interval>,
+    /// The same of three words in a row.
+    #[serde(default)]
+    pub distinct_3: Option<Interval>,
     /// Correlation of reward and length over a prompt's completions.
     #[serde(default)]
     pub length_correlation: Option<Interval>,
@@ -93,9 +120,18 @@ pub struct PromptMetrics {
     pub nll_per_token: Option<f64>,
     /// See [`Metrics::reward_accuracy`].
     pub reward_accuracy: Option<f64>,
+    /// See [`Metrics::entropy`].
+    #[serde(default)]
+    pub entropy: Option<f64>,
+    /// See [`Metrics::distinct_1`].
+    #[serde(default)]
+    pub distinct_1: Option<f64>,
     /// See [`Metrics::distinct_2`].
     #[serde(default)]
     pub distinct_2: Option<f64>,
+    /// See [`Metrics::distinct_3`].
+    #[serde(default)]
+    pub distinct_3: Option<f64>,
     /// See [`Metrics::length_correlation`].
     #[serde(default)]
     pub length_correlation: Option<f64>,

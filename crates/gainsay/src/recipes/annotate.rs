@@ -81,8 +81,9 @@ pub fn serve(args: &AnnotateServeArgs, say: impl FnOnce(&str) -> Result<()>) -> 
     })
 }
 
-/// Serves a selection until every item has its answer, then writes the preferences. What is
-/// answered stays in `db`, so that a run that was stopped goes on.
+/// Serves a selection until nobody has anything left, then writes the preferences: an item that
+/// everybody skipped stays without an answer. What is answered stays in `db`, so that a run that
+/// was stopped goes on.
 ///
 /// # Errors
 /// Ctrl-C; a database or an address that is refused.
@@ -103,8 +104,7 @@ pub fn ask_people(selection: Vec<SelectionRecord>, db: &Path, out: &Path, title:
         let waiting = store.clone();
         let complete = async move {
             while !interrupt::requested() {
-                let progress = waiting.progress(0).await;
-                if progress.is_ok_and(|p| p.wanted > 0 && p.answered >= p.wanted) {
+                if matches!(waiting.is_finished().await, Ok(true)) {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(300)).await;

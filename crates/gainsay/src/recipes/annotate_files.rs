@@ -109,6 +109,7 @@ fn read(path: &Path, format: ExchangeFormat) -> Result<Vec<PreferenceRecord>> {
         ExchangeFormat::LabelStudio => label_studio::read(&json()?).map_err(wrong),
         ExchangeFormat::Argilla => argilla::read(&json()?).map_err(wrong),
         ExchangeFormat::Judgements => Err(wrong("judgements go into a database".into())),
+        ExchangeFormat::Rankings => Err(wrong("rankings are written, not imported".into())),
     }
 }
 
@@ -129,6 +130,17 @@ pub fn export(args: &AnnotateExportArgs) -> Result<()> {
         eprintln!("{} judged completions", records.len());
         return Ok(());
     }
+    if args.format == ExchangeFormat::Rankings {
+        let Some(db) = &args.db else { return Err(Error::Input("--format rankings needs --db".into())) };
+        let records = block_on(async {
+            let store = Store::open(db).await?;
+            let (items, votes) = (store.items().await?, store.votes().await?);
+            Ok(aggregate::rankings(&items, &votes, &store.resolutions().await?))
+        })?;
+        files::write_all(&args.out, &records)?;
+        eprintln!("{} rankings", records.len());
+        return Ok(());
+    }
     let records = match (&args.db, &args.input) {
         (Some(db), _) => block_on(async { collected(&Store::open(db).await?, rule).await })?,
         (None, Some(path)) => files::read_preferences(path)?,
@@ -141,7 +153,7 @@ pub fn export(args: &AnnotateExportArgs) -> Result<()> {
 fn write(records: &[PreferenceRecord], args: &AnnotateExportArgs) -> Result<()> {
     let pretty = |value: Value| format!("{value:#}\n");
     let text = match args.format {
-        ExchangeFormat::Preferences | ExchangeFormat::Judgements => {
+        ExchangeFormat::Preferences | ExchangeFormat::Judgements | ExchangeFormat::Rankings => {
             files::write_all(&args.out, records)?;
             eprintln!("{} preferences", records.len());
             return Ok(());

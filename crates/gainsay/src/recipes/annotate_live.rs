@@ -116,7 +116,7 @@ impl Refit for Shared {
             }
             fitted.extend_from_slice(row(pair, pair.first));
             fitted.extend_from_slice(row(pair, pair.second));
-            labels.push(PairLabel::new(p, 0.0));
+            labels.push(PairLabel::new(p, 0.0).into());
         }
         let head = fit_head(&fitted, features.cols, &labels, &HeadFitOptions::default()).head;
         let reward = |pair: &Pair, index| head_product(row(pair, index), &head);

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use gainsay_core::files::{self, Kind, Reader, Record, Writer};
 use gainsay_core::import::{ColumnMap, DataFormat};
+use gainsay_core::ranking::RankingRecord;
 use gainsay_core::record::{PreferenceRecord, PromptRecord, SelectionRecord};
 use serde::Serialize;
 use serde_json::Value;
@@ -43,7 +44,7 @@ pub struct Inspection {
     pub because: String,
     /// Files that the name stands for.
     pub files: usize,
-    /// What the rows are read as: prompt, selection or preference.
+    /// What the rows are read as: prompt, selection, preference or ranking.
     pub kind: &'static str,
     /// Fields of the first row.
     pub columns: Vec<String>,
@@ -93,6 +94,7 @@ pub fn inspect(path: &Path, map: Option<&ColumnMap>) -> Result<Inspection> {
         Kind::Prompt => read::<PromptRecord>(path, map, inspection),
         Kind::Selection => read::<SelectionRecord>(path, map, inspection),
         Kind::Preference => read::<PreferenceRecord>(path, map, inspection),
+        Kind::Ranking => read::<RankingRecord>(path, map, inspection),
     }
 }
 
@@ -130,6 +132,14 @@ impl Counted for PreferenceRecord {
         add(holds, "both bad or skipped", usize::from(self.p_first.is_none()));
         add(holds, "margins", usize::from(self.margin.is_some()));
         add(holds, "safety signs", usize::from(self.safe_first.is_some()) + usize::from(self.safe_second.is_some()));
+    }
+}
+
+impl Counted for RankingRecord {
+    fn count(&self, holds: &mut BTreeMap<&'static str, u64>) {
+        let groups = &self.ranking.0;
+        add(holds, "ranked completions", groups.iter().map(Vec::len).sum());
+        add(holds, "tied completions", groups.iter().map(Vec::len).filter(|n| *n > 1).sum());
     }
 }
 

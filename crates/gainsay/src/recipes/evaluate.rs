@@ -11,7 +11,7 @@ use super::sample::sample;
 use super::score::{Scorers, items, score};
 use crate::error::{Error, Result};
 use crate::evaluation::measure;
-use crate::evaluation::{Evaluation, PromptMetrics};
+use crate::evaluation::{Evaluation, Everyday, PromptMetrics};
 use crate::interrupt;
 use crate::progress::{Figures, Progress};
 
@@ -34,6 +34,8 @@ pub struct Setting<'a> {
     pub n: usize,
     /// Completions a prompt at temperature 1, for the KL.
     pub kl_n: usize,
+    /// Prompts with answers whose log-probs training should leave as they are.
+    pub everyday: Option<Vec<PromptRecord>>,
     /// How completions are sampled.
     pub decoding: Decoding,
 }
@@ -46,7 +48,7 @@ pub struct Subject<'a> {
     pub round: u32,
     /// The policy.
     pub policy: &'a dyn Policy,
-    /// It is the base policy itself: its KL is 0 by definition and is not sampled.
+    /// It is the base policy itself: its KL is 0 by definition.
     pub is_base: bool,
 }
 
@@ -83,7 +85,9 @@ pub fn evaluate(
         .collect();
     add_kl(setting, subject, &records, &mut per_prompt)?;
     add_accuracy(setting, base_rollouts.unwrap_or(&records), &mut per_prompt)?;
-    let evaluation = summarize(setting, subject, base_rollouts.is_some(), per_prompt);
+    let everyday =
+        setting.everyday.as_deref().map(|answers| everyday(setting, subject, answers)).transpose()?.flatten();
+    let evaluation = summarize(setting, subject, base_rollouts.is_some(), everyday, per_prompt);
     crate::run::directory::write_json(&dir.join("evaluation.json"), &evaluation)?;
     Ok(figures)
 }
@@ -92,18 +96,14 @@ fn same_prompt<'a>(all: &'a [PromptRecord], record: &PromptRecord) -> Option<&'a
     all.iter().find(|other| other.id == record.id)
 }
 
-/// KL(policy || base) a prompt: completions of the policy at temperature 1 without cuts, k3
-/// summed over tokens, averaged over completions.
+/// KL(policy || base) and entropy a prompt: completions of the policy at temperature 1 without cuts;
+/// k3 summed over tokens, averaged over completions; -logp averaged over tokens.
 fn add_kl(
     setting: &Setting<'_>,
     subject: &Subject<'_>,
     records: &[PromptRecord],
     per_prompt: &mut [PromptMetrics],
 ) -> Result<()> {
-    if subject.is_base {
-        per_prompt.iter_mut().for_each(|metrics| metrics.kl = Some(0.0));
-        return Ok(());
-    }
     let decoding =
         Decoding { temperature: 1.0, top_k: 0, top_p: 1.0, purpose: "kl".into(), ..setting.decoding.clone() };
     let mut progress = Progress::new("KL", records.len() as u64, "prompts");
@@ -119,6 +119,15 @@ fn add_kl(
             .zip(sampled)
             .map(|(record, completions)| PromptRecord { completions, ..record.clone() })
             .collect();
+        for (record, metrics) in sampled.iter().zip(metrics.iter_mut()) {
+            let tokens = record.completions.iter().flat_map(|c| c.token_logps.iter().flatten());
+            metrics.entropy = mean(&tokens.map(|logp| -f64::from(*logp)).collect::<Vec<_>>());
+        }
+        if subject.is_base {
+            metrics.iter_mut().for_each(|metrics| metrics.kl = Some(0.0));
+            progress.advance(chunk.len() as u64, 0);
+            continue;
+        }
         let mut base = setting.base.logps(&items(&sampled))?.into_iter();
         for (record, metrics) in sampled.iter().zip(metrics) {
             let kls: Vec<f64> = record
@@ -133,6 +142,27 @@ fn add_kl(
     }
     progress.finish();
     Ok(())
+}
+
+/// How likely the policy and the base find given answers.
+fn everyday(setting: &Setting<'_>, subject: &Subject<'_>, records: &[PromptRecord]) -> Result<Option<Everyday>> {
+    let (mut answers, mut by_prompt) = (0, Vec::new());
+    for chunk in records.chunks(32) {
+        interrupt::check()?;
+        let items = items(chunk);
+        let policy = subject.policy.logps(&items)?;
+        let base = if subject.is_base { policy.clone() } else { setting.base.logps(&items)? };
+        let per_token = |logps: &[f32]| mean(&logps.iter().map(|l| f64::from(*l)).collect::<Vec<_>>());
+        let mut pairs =
+            policy.iter().zip(&base).map(|(p, b)| Some((per_token(&p.token_logps)?, per_token(&b.token_logps)?)));
+        for record in chunk {
+            let own: Vec<(f64, f64)> = pairs.by_ref().take(record.completions.len()).flatten().collect();
+            answers += own.len();
+            let (policy, base): (Vec<f64>, Vec<f64>) = own.into_iter().unzip();
+            by_prompt.extend(mean(&policy).zip(mean(&base)));
+        }
+    }
+    Ok(measure::everyday(answers, &by_prompt, setting.decoding.seed))
 }
 
 /// The reward model's accuracy a prompt, over the pairs of a common pool with different gold.
@@ -153,6 +183,7 @@ fn summarize(
     setting: &Setting<'_>,
     subject: &Subject<'_>,
     has_base: bool,
+    everyday: Option<Everyday>,
     per_prompt: Vec<PromptMetrics>,
 ) -> Evaluation {
     Evaluation {
@@ -166,6 +197,7 @@ fn summarize(
         prompts: per_prompt.len(),
         completions_per_prompt: setting.n,
         temperature: setting.decoding.temperature,
+        everyday,
         metrics: measure::metrics(&per_prompt, setting.decoding.seed),
         per_prompt,
     }

@@ -10,6 +10,7 @@ pub mod evaluate;
 pub mod export;
 pub mod feedback;
 pub mod judge;
+pub mod lora;
 pub mod rewardbench;
 pub mod sample;
 pub mod score;

@@ -12,7 +12,7 @@ use gainsay_lm::source::Loaded;
 use gainsay_lm::train::{self, Example, Objective, OfflineOptions, OfflineReport};
 use serde_json::json;
 
-use super::train_reward::adapter;
+use super::lora::Lora;
 use super::training::{Metrics, checkpoints, value_of, with_progress};
 use crate::cli::Dtype;
 use crate::error::{Error, Result};
@@ -33,10 +33,8 @@ pub struct Options {
     pub batch: usize,
     /// Peak learning rate.
     pub lr: Option<f64>,
-    /// LoRA rank.
-    pub rank: usize,
-    /// LoRA scale numerator.
-    pub alpha: f64,
+    /// The adapter, unless all weights are trained.
+    pub lora: Lora,
     /// Longest sequence; the prompt's left is cut.
     pub max_tokens: usize,
     /// Share of the prompts that is held out.
@@ -60,10 +58,9 @@ pub fn train_offline(
     out: &Path,
     options: &Options,
 ) -> Result<(Figures, OfflineReport)> {
-    let base = models::load(from, options.dtype)?;
+    let mut base = models::load(from, options.dtype)?;
     let mut resolved = OfflineOptions::new(options.objective, base.backbone.config.family);
-    let layers = base.backbone.config.num_layers;
-    resolved.adapter = adapter(resolved.adapter, options.rank, options.alpha, 0, layers);
+    resolved.adapter = options.lora.settle(&mut base)?;
     resolved.full = options.full;
     resolved.epochs = options.epochs as u32;
     resolved.batch = options.batch;
@@ -174,6 +171,7 @@ fn provenance(
         "warmup": resolved.warmup, "clip": resolved.clip, "max_tokens": resolved.settings.max_tokens,
         "heldout": options.heldout, "rank": resolved.adapter.rank, "alpha": resolved.adapter.alpha,
     });
+    options.lora.note(&resolved.adapter, &mut shown);
     if let (Some(shown), Some(more)) = (shown.as_object_mut(), more.as_object()) {
         shown.extend(more.clone());
     }

@@ -5,13 +5,13 @@ use std::path::Path;
 use gainsay_core::engine::RewardFn;
 use gainsay_core::files;
 use gainsay_core::record::PromptRecord;
-use gainsay_lm::config::ModelConfig;
 use gainsay_lm::loss::PreferenceLoss;
 use gainsay_lm::save::{Provenance, save_policy};
+use gainsay_lm::source::Loaded;
 use gainsay_lm::train::{self, Company, Ended, PolicyMethod, PolicyOptions, PolicyReport, Shaping, TrainPrompt, Watch};
 use serde_json::json;
 
-use super::train_reward::adapter;
+use super::lora::Lora;
 use super::training::{Metrics, checkpoints, value_of, with_progress};
 use crate::cli::Dtype;
 use crate::error::{Error, Result};
@@ -56,10 +56,8 @@ pub struct Options {
     pub temperature: f64,
     /// Longest completion, turn end included.
     pub max_new_tokens: usize,
-    /// LoRA rank.
-    pub rank: usize,
-    /// LoRA scale numerator.
-    pub alpha: f64,
+    /// The adapter.
+    pub lora: Lora,
     /// Steps between two checkpoints; 0 keeps none, nor metrics.
     pub save_every: usize,
     /// Run seed.
@@ -95,8 +93,7 @@ impl Options {
             stop_kl: None,
             temperature: wanted.temperature,
             max_new_tokens: wanted.max_new_tokens.unwrap_or(recipe.sample.max_new_tokens),
-            rank: wanted.rank,
-            alpha: wanted.alpha,
+            lora: Lora::plain(wanted.rank, wanted.alpha, 0),
             save_every: 0,
             seed: recipe.seed,
             dtype: recipe.dtype,
@@ -104,8 +101,8 @@ impl Options {
         })
     }
 
-    fn resolve(&self, config: &ModelConfig) -> PolicyOptions {
-        let mut options = PolicyOptions::new(self.method, config.family);
+    fn resolve(&self, base: &mut Loaded) -> Result<PolicyOptions> {
+        let mut options = PolicyOptions::new(self.method, base.backbone.config.family);
         options.steps = self.steps as u32;
         options.prompts_per_step = self.prompts;
         options.k = self.k;
@@ -122,10 +119,10 @@ impl Options {
         options.stop_kl = self.stop_kl;
         options.temperature = self.temperature;
         options.max_new_tokens = self.max_new_tokens;
-        options.adapter = adapter(options.adapter, self.rank, self.alpha, 0, config.num_layers);
+        options.adapter = self.lora.settle(base)?;
         options.seed = self.seed;
         options.round = self.round;
-        options
+        Ok(options)
     }
 }
 
@@ -170,8 +167,8 @@ pub fn train_policy(
     log: Option<&Path>,
     options: &Options,
 ) -> Result<(Figures, PolicyReport)> {
-    let base = models::load(from, options.dtype)?;
-    let mut resolved = options.resolve(&base.backbone.config);
+    let mut base = models::load(from, options.dtype)?;
+    let mut resolved = options.resolve(&mut base)?;
     // A reward that reads text has no tokenizer that the ids could belong to.
     resolved.reward_reads_text = reward.reads_text();
     let prompts = for_training(prompts);
@@ -188,7 +185,7 @@ pub fn train_policy(
     let (model, done) = with_progress("train policy", metrics.as_ref(), |progress| {
         train::train_policy(&base, reward, &prompts, &resolved, &company, progress)
     })?;
-    save_policy(out, &model, &base.spec, &provenance(&base.identity, reward, &resolved, &done))?;
+    save_policy(out, &model, &base.spec, &provenance(&base.identity, reward, options, &resolved, &done))?;
     if let Some(path) = log {
         files::write_atomic(path, &step_lines(&done)?)?;
     }
@@ -211,13 +208,20 @@ fn why_ended(done: &PolicyReport) -> String {
     }
 }
 
-fn provenance(identity: &str, reward: &dyn RewardFn, options: &PolicyOptions, done: &PolicyReport) -> Provenance {
+fn provenance(
+    identity: &str,
+    reward: &dyn RewardFn,
+    wanted: &Options,
+    options: &PolicyOptions,
+    done: &PolicyReport,
+) -> Provenance {
     let mut shown = json!({
         "steps": options.steps, "prompts_per_step": options.prompts_per_step, "k": options.k,
         "lr": options.lr, "warmup": options.warmup, "clip": options.clip, "beta": options.beta,
         "temperature": options.temperature, "max_new_tokens": options.max_new_tokens,
         "rank": options.adapter.rank, "alpha": options.adapter.alpha,
     });
+    wanted.lora.note(&options.adapter, &mut shown);
     let mut add = |name: &str, value: serde_json::Value| shown[name] = value;
     if options.method != PolicyMethod::Rloo {
         add("epochs", json!(options.epochs));

@@ -1,21 +1,24 @@
-//! preferences -> reward model.
+//! preferences and rankings -> reward model.
 
 use std::path::{Path, PathBuf};
 
 use gainsay_core::files;
-use gainsay_core::record::PreferenceRecord;
+use gainsay_core::import::DataFormat;
+use gainsay_core::ranking::RankingRecord;
+use gainsay_core::record::{Extra, PreferenceRecord};
 use gainsay_core::stats::Interval;
-use gainsay_lm::config::ModelConfig;
 use gainsay_lm::features::{FeatureCache, Read};
-use gainsay_lm::model::{AdapterConfig, Proj, Trainable};
-use gainsay_lm::names::{module_name, projections};
+use gainsay_lm::model::Trainable;
 use gainsay_lm::reward::FeatureKind;
 use gainsay_lm::save::{Provenance, save_reward_model};
+use gainsay_lm::source::Loaded;
 use gainsay_lm::train::{
-    self, CrossValidation, HeadInit, RewardCompany, RewardMethod, RewardTrainOptions, RewardTrainReport, WEIGHT,
+    self, CrossValidation, Feedback, HeadInit, RewardCompany, RewardMethod, RewardTrainOptions, RewardTrainReport,
+    WEIGHT,
 };
 use serde_json::json;
 
+use super::lora::Lora;
 use super::training::{Metrics, checkpoints, value_of, with_progress};
 use crate::cli::Dtype;
 use crate::error::{Error, Result};
@@ -37,14 +40,8 @@ pub struct Options {
     pub batch: usize,
     /// Peak learning rate.
     pub lr: Option<f64>,
-    /// LoRA rank.
-    pub rank: usize,
-    /// LoRA scale numerator.
-    pub alpha: f64,
-    /// Adapt the last so many layers only; 0 adapts all.
-    pub last_layers: usize,
-    /// Projections that LoRA adapts, by their names in the model; empty for the default.
-    pub targets: Vec<String>,
+    /// The adapter of [`RewardMethod::Lora`].
+    pub lora: Lora,
     /// Weight of (r1 + r2)^2.
     pub center: f64,
     /// What the head reads.
@@ -88,10 +85,7 @@ impl Options {
             epochs: wanted.epochs,
             batch: wanted.batch,
             lr: Some(wanted.lr),
-            rank: wanted.rank,
-            alpha: wanted.alpha,
-            last_layers: wanted.last_layers,
-            targets: Vec::new(),
+            lora: Lora::plain(wanted.rank, wanted.alpha, wanted.last_layers),
             center: wanted.center,
             reads: vec![Read::LAST],
             cache: None,
@@ -108,12 +102,9 @@ impl Options {
         }
     }
 
-    fn resolve(&self, config: &ModelConfig) -> Result<RewardTrainOptions> {
-        let mut options = RewardTrainOptions::new(self.method, config.family);
-        options.adapter = adapter(options.adapter, self.rank, self.alpha, self.last_layers, config.num_layers);
-        if !self.targets.is_empty() {
-            options.adapter.targets = targets(&self.targets, config)?;
-        }
+    fn resolve(&self, base: &mut Loaded) -> Result<RewardTrainOptions> {
+        let mut options = RewardTrainOptions::new(self.method, base.backbone.config.family);
+        options.adapter = self.lora.settle(base)?;
         options.head_init = self.head_init;
         options.reads = self.reads.clone();
         options.heads = self.heads;
@@ -127,30 +118,6 @@ impl Options {
         options.seed = self.seed;
         Ok(options)
     }
-}
-
-/// A family's adapter with the user's rank, scale and layers.
-pub fn adapter(
-    default: AdapterConfig,
-    rank: usize,
-    alpha: f64,
-    last_layers: usize,
-    num_layers: usize,
-) -> AdapterConfig {
-    let layers = (last_layers > 0).then(|| (num_layers.saturating_sub(last_layers)..num_layers).collect());
-    AdapterConfig { rank, alpha, layers, ..default }
-}
-
-/// Projections by their names in a model.
-fn targets(names: &[String], config: &ModelConfig) -> Result<Vec<Proj>> {
-    let known = projections(config.family);
-    let of = |name: &String| {
-        known.iter().copied().find(|p| module_name(config.family, *p) == name).ok_or_else(|| {
-            let all: Vec<&str> = known.iter().map(|p| module_name(config.family, *p)).collect();
-            Error::Input(format!("--targets {name}: a {} layer has {}", config.family, all.join(", ")))
-        })
-    };
-    names.iter().map(of).collect()
 }
 
 /// What a head reads: `last` or `mean`, each with `@L`; the last token without any.
@@ -186,25 +153,31 @@ pub struct Done {
     pub folds: Option<CrossValidation>,
 }
 
-/// The pairs of the options' old files at their weight, then those of `inputs`.
-fn preferences(inputs: &[PathBuf], options: &Options) -> Result<Vec<PreferenceRecord>> {
-    let mut pairs: Vec<PreferenceRecord> = Vec::new();
-    for path in &options.old {
-        let mut old = files::read_preferences(path)?;
-        if options.old_weight != 1.0 {
-            old.iter_mut().for_each(|record| {
-                record.extra.insert(WEIGHT.into(), json!(options.old_weight));
-            });
+/// The pairs and rankings of the options' old files at their weight, then those of `inputs`.
+fn feedback(inputs: &[PathBuf], options: &Options) -> Result<(Vec<PreferenceRecord>, Vec<RankingRecord>)> {
+    let (mut pairs, mut rankings) = (Vec::new(), Vec::new());
+    let old = options.old.iter().map(|path| (path, options.old_weight));
+    for (path, weight) in old.chain(inputs.iter().map(|path| (path, 1.0))) {
+        let weigh = |extra: &mut Extra| {
+            if weight != 1.0 {
+                extra.insert(WEIGHT.into(), json!(weight));
+            }
+        };
+        let format = files::first_row(path)?.and_then(|row| DataFormat::of(&row));
+        if format.is_some_and(|(format, _)| format == DataFormat::Rankings) {
+            let mut read: Vec<RankingRecord> = files::read_all(path)?;
+            read.iter_mut().for_each(|record| weigh(&mut record.extra));
+            rankings.extend(read);
+        } else {
+            let mut read = files::read_preferences(path)?;
+            read.iter_mut().for_each(|record| weigh(&mut record.extra));
+            pairs.extend(read);
         }
-        pairs.extend(old);
     }
-    for path in inputs {
-        pairs.extend(files::read_preferences(path)?);
-    }
-    Ok(pairs)
+    Ok((pairs, rankings))
 }
 
-/// Trains a reward model on the preferences of several files and saves it in `out`, after a
+/// Trains a reward model on the preferences and rankings of several files and saves it in `out`, after a
 /// cross-validation where the options ask for one; with `report` also writes the training report
 /// without its wall-clock values.
 ///
@@ -217,10 +190,11 @@ pub fn train_reward(
     report: Option<&Path>,
     options: &Options,
 ) -> Result<Done> {
-    let pairs = preferences(inputs, options)?;
-    let base = models::load(from, options.dtype)?;
+    let (pairs, rankings) = feedback(inputs, options)?;
+    let learned = Feedback { pairs: &pairs, rankings: &rankings };
+    let mut base = models::load(from, options.dtype)?;
     let identity = base.identity.clone();
-    let resolved = options.resolve(&base.backbone.config)?;
+    let resolved = options.resolve(&mut base)?;
     let features = match &options.cache {
         Some(dir) => FeatureCache::in_folder(dir)?,
         None => FeatureCache::in_memory(),
@@ -230,7 +204,7 @@ pub fn train_reward(
         .folds
         .map(|folds| {
             with_progress("cross-validate", None, |tell| {
-                train::cross_validate(&base, &pairs, &resolved, folds, &mut company, tell)
+                train::cross_validate(&base, learned, &resolved, folds, &mut company, tell)
             })
         })
         .transpose()?;
@@ -243,7 +217,7 @@ pub fn train_reward(
     let metrics = (every > 0).then(|| Metrics::new(&kept.dir));
     company.checkpoints = Some(&kept);
     let (model, done) = with_progress("train reward", metrics.as_ref(), |progress| {
-        train::train_reward(base, &pairs, &resolved, &mut company, progress)
+        train::train_reward(base, learned, &resolved, &mut company, progress)
     })?;
     let provenance = provenance(&identity, data, &resolved, options, &done, folds.as_ref());
     save_reward_model(out, &model, &trainable(options.method), &provenance)?;
@@ -322,9 +296,7 @@ fn provenance(
     if options.reads != [Read::LAST] {
         shown["reads"] = json!(options.reads);
     }
-    if !wanted.targets.is_empty() {
-        shown["targets"] = json!(wanted.targets);
-    }
+    wanted.lora.note(&options.adapter, &mut shown);
     if options.safety {
         shown["safety"] = json!(true);
     }

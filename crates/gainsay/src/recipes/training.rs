@@ -103,6 +103,12 @@ struct Live {
 }
 
 impl Live {
+    /// Tokens a second since the start, with those of a step.
+    fn speed(&mut self, tokens: u64) -> f64 {
+        self.tokens += tokens;
+        self.tokens as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
+    }
+
     fn show(&mut self, event: &TrainEvent) {
         let (step, steps, message) = match event {
             TrainEvent::Features { done, total } => {
@@ -113,11 +119,14 @@ impl Live {
                 }
                 return;
             }
-            TrainEvent::RewardStep(s) => (s.step, s.steps, format!("loss {:.3}", s.loss)),
-            TrainEvent::OfflineStep(s) => (s.step, s.steps, format!("loss {:.3}", s.loss)),
+            TrainEvent::RewardStep(s) => {
+                (s.step, s.steps, format!("loss {:.3}, {:.0} tokens/s", s.loss, self.speed(s.tokens)))
+            }
+            TrainEvent::OfflineStep(s) => {
+                (s.step, s.steps, format!("loss {:.3}, {:.0} tokens/s", s.loss, self.speed(s.tokens)))
+            }
             TrainEvent::PolicyStep(s) => {
-                self.tokens += s.tokens;
-                let speed = self.tokens as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
+                let speed = self.speed(s.tokens);
                 let message = format!(
                     "loss {:+.3}, reward {:+.3}, KL {:.2} nats, {:.0} tokens long, {speed:.0} tokens/s",
                     s.loss, s.reward, s.kl_k3, s.length

@@ -30,7 +30,7 @@ pub struct Measure {
 }
 
 /// Every measure in the order of the page.
-pub const MEASURES: [Measure; 13] = [
+pub const MEASURES: [Measure; 16] = [
     Measure {
         field: "gold_reward",
         name: "Gold reward",
@@ -102,6 +102,13 @@ pub const MEASURES: [Measure; 13] = [
         get: |m| m.nll_per_token.as_ref(),
     },
     Measure {
+        field: "entropy",
+        name: "Entropy",
+        note: "nats a token, at temperature 1: low where the policy says the same again and again",
+        print: Print::Plain(2),
+        get: |m| m.entropy.as_ref(),
+    },
+    Measure {
         field: "length",
         name: "Length",
         note: "tokens a completion, turn end included",
@@ -109,11 +116,25 @@ pub const MEASURES: [Measure; 13] = [
         get: |m| m.length.as_ref(),
     },
     Measure {
+        field: "distinct_1",
+        name: "Different words",
+        note: "distinct-1 over a prompt’s completions",
+        print: Print::Plain(2),
+        get: |m| m.distinct_1.as_ref(),
+    },
+    Measure {
         field: "distinct_2",
         name: "Different word pairs",
         note: "distinct-2 over a prompt’s completions: low where they repeat themselves",
         print: Print::Plain(2),
         get: |m| m.distinct_2.as_ref(),
+    },
+    Measure {
+        field: "distinct_3",
+        name: "Different triples of words",
+        note: "distinct-3 over a prompt’s completions",
+        print: Print::Plain(2),
+        get: |m| m.distinct_3.as_ref(),
     },
     Measure {
         field: "length_correlation",

@@ -4,7 +4,7 @@ use super::charts::{Whisker, bar_cell, whisker_cell};
 use super::data::{Answers, Arm, ReportData, Timing};
 use super::measures::{MEASURES, Measure};
 use super::text::{count, duration, escape, number};
-use crate::evaluation::types::{Difference, Evaluation, Verdict};
+use crate::evaluation::types::{Difference, Evaluation, Everyday, Verdict};
 
 /// A column of a table after its first.
 pub struct Column {
@@ -123,7 +123,23 @@ pub fn before_after(data: &ReportData) -> String {
         let cells: Vec<String> = evaluations().map(|e| measured(measure, e)).collect();
         table.row(&format!(r#"{}<span class="why">{}</span>"#, measure.name, measure.note), &cells);
     }
+    let all: Vec<Option<Everyday>> = std::iter::once(data.base.as_ref())
+        .chain(last.iter().map(|a| a.evaluation.as_ref()))
+        .map(|e| e?.everyday)
+        .collect();
+    if let Some(answers) = all.iter().flatten().next().map(|e| e.answers) {
+        let note = format!("mean log p a token of {answers} given answers, nats; below it the change");
+        let cells: Vec<String> = all.iter().map(|e| everyday_cell(e.as_ref())).collect();
+        table.row(&format!(r#"Everyday answers<span class="why">{note}</span>"#), &cells);
+    }
     table.finish()
+}
+
+/// How likely everyday answers are, over the change from the base.
+fn everyday_cell(everyday: Option<&Everyday>) -> String {
+    let (Some(everyday), Some(style)) = (everyday, Measure::of("nll_per_token")) else { return absent() };
+    let (value, change) = (style.value(everyday.policy.estimate), style.difference(everyday.change.estimate));
+    format!(r#"{value}<span class="ci">{change} {}</span>"#, style.ends(&everyday.change))
 }
 
 /// What a verdict says, in words.

@@ -144,6 +144,7 @@ impl Run<'_> {
             gold: self.gold()?,
             n: self.recipe.evaluate.n,
             kl_n: self.recipe.evaluate.kl_n,
+            everyday: super::prompts::everyday(&self.recipe.evaluate.everyday)?,
             decoding: self.decoding("evaluate", 0),
         })
     }

@@ -21,7 +21,7 @@ fn full() -> Recipe {
         select: Select { strategies: vec!["shf-cas".into(), "random".into()], budget: 64, ..Select::default() },
         reward: RewardTraining { epochs: 1, last_layers: 10, ..RewardTraining::default() },
         tune: PolicyTraining { steps: 16, prompts: 8, k: 4, ..PolicyTraining::default() },
-        evaluate: Evaluate { n: 4, kl_n: 2 },
+        evaluate: Evaluate { n: 4, kl_n: 2, ..Evaluate::default() },
         ..Recipe::default()
     }
 }
@@ -35,7 +35,7 @@ fn shrink(recipe: Recipe) -> Recipe {
         select: Select { budget: 8, ..recipe.select },
         reward: RewardTraining { epochs: 1, ..recipe.reward },
         tune: PolicyTraining { steps: 2, prompts: 4, k: 2, ..recipe.tune },
-        evaluate: Evaluate { n: 4, kl_n: 1 },
+        evaluate: Evaluate { n: 4, kl_n: 1, ..Evaluate::default() },
         ..recipe
     }
 }

@@ -281,13 +281,15 @@ impl Default for PolicyTraining {
 pub struct Evaluate {
     /// Completions a prompt, sampled as candidates are.
     pub n: usize,
-    /// Completions a prompt at temperature 1, for the KL.
+    /// Completions a prompt at temperature 1, for the KL and the entropy.
     pub kl_n: usize,
+    /// Prompts with everyday answers, for the capability check: a file, `builtin` or `none`.
+    pub everyday: String,
 }
 
 impl Default for Evaluate {
     fn default() -> Self {
-        Self { n: 8, kl_n: 2 }
+        Self { n: 8, kl_n: 2, everyday: "builtin".into() }
     }
 }
 

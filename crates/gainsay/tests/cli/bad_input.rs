@@ -218,6 +218,71 @@ fn options_out_of_range_are_named() {
     assert!(stderr(&away).contains("gave up after 1 tries"), "{}", stderr(&away));
 }
 
+/// Exit 2 and a message; clap's own take several lines.
+fn said_no(dir: &Path, args: &[&str]) -> String {
+    let output = gainsay(dir, args);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+    assert!(output.stdout.is_empty(), "{args:?}: data on stdout although the input is wrong");
+    stderr(&output)
+}
+
+#[test]
+fn servers_that_would_refuse_everything_are_not_started() {
+    let dir = folder();
+    let serve = |option: &str, value: &str| said_no(dir.path(), &["serve", "--reward", "tiny-random", option, value]);
+    for option in ["--batch", "--queue", "--max-tokens", "--max-body"] {
+        assert!(serve(option, "0").contains("above 0"), "{option}");
+    }
+    assert!(serve("--host", "0.0.0.0").contains("GAINSAY_SERVE_KEY"));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let said = serve("--port", &port);
+    assert!(said.contains(&port) && said.contains("another --port"), "{said}");
+    let said = said_no(dir.path(), &["serve", "--reward", "http://127.0.0.1:1", "--port", "0"]);
+    assert!(said.contains("not a server"), "{said}");
+    assert!(names(dir.path()).is_empty());
+}
+
+#[test]
+fn the_doctor_says_what_is_wrong_here_before_it_asks_a_server() {
+    let dir = folder();
+    fs::write(dir.path().join("p.jsonl"), "{\"id\":\"p\",\"prompt\":\"hello\"}\n").expect("a file");
+    let base = ["doctor", "--policy", "http://127.0.0.1:1", "--local", "tiny-random"];
+    for (more, part) in [
+        (["--in", "no.jsonl"], "no.jsonl"),
+        (["--in", "p.jsonl"], "no completions"),
+        (["--items", "0"], "above 0"),
+        (["--tolerance", "-1"], "0 or more"),
+        (["--tolerance", "nan"], "0 or more"),
+    ] {
+        let said = said_no(dir.path(), &base.into_iter().chain(more).collect::<Vec<_>>());
+        assert!(said.contains(part), "{more:?}: {said}");
+    }
+    let local = ["doctor", "--policy", "http://127.0.0.1:1", "--local", "http://127.0.0.1:1"];
+    assert!(said_no(dir.path(), &local).contains("not a server"));
+}
+
+#[test]
+fn mappings_and_conversions_that_make_no_sense_are_named() {
+    let dir = folder();
+    let pair = "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\"}\n";
+    fs::write(dir.path().join("in.jsonl"), pair).expect("a file");
+    for (mapping, part) in [
+        ("{\"path\":\"x\",\"request\":{},\"reward\":\"/r\"}", "path `x` must begin with /"),
+        ("{\"request\":{},\"reward\":\"score\"}", "JSON pointer"),
+        ("{\"request\":{}}", "reward"),
+    ] {
+        fs::write(dir.path().join("m.json"), mapping).expect("a file");
+        let args = ["score", "--reward", "http://127.0.0.1:1#map=m.json", "--in", "in.jsonl", "--out", "out.jsonl"];
+        let said = said_no(dir.path(), &args);
+        assert!(said.contains("m.json") && said.contains(part), "{said}");
+    }
+    let said = said_no(dir.path(), &["data", "convert", "in.jsonl", "--out", "./in.jsonl"]);
+    assert!(said.contains("is the file that is read"), "{said}");
+    assert_eq!(fs::read_to_string(dir.path().join("in.jsonl")).expect("the file"), pair);
+    assert_eq!(names(dir.path()), ["in.jsonl", "m.json"]);
+}
+
 #[test]
 fn a_recipe_with_an_unknown_key_is_named() {
     let dir = folder();

@@ -1,7 +1,9 @@
 //! Other projects' data, logs and trainers, from the command line.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -85,6 +87,13 @@ fn conflicts_of_other_peoples_logs() {
     let found = json_of(&dir, &["conflicts", "--in", "*.jsonl", "--json"]);
     assert_eq!((&found["prompts"], &found["kendall_tau_distance"]["estimate"]), (&json!(2), &json!(0.5)));
 
+    // OpenRLHF logs no log-probs either; a column that its reward function added is read.
+    let row = |prompt: &str, output: &str, reward: f64, logp: f64| json!({"input":prompt,"output":output,"reward":reward,"logp":logp});
+    let rows = json!([row("q", "a", 1.0, -9.0), row("q", "b", 0.0, -3.0), row("q", "c", 2.0, -12.0)]);
+    fs::write(dir.path().join("openrlhf.json"), rows.to_string()).expect("a log");
+    let found = json_of(&dir, &["conflicts", "--in", "openrlhf.json", "--json"]);
+    assert_eq!((&found["prompts"], &found["kendall_tau_distance"]["estimate"]), (&json!(1), &json!(1.0)));
+
     let csv = "question,answer,rm,lp\nq,a,1,-1\nq,b,0,-2\n";
     fs::write(dir.path().join("table.csv"), csv).expect("a table");
     let map = "prompt=question,completion=answer,reward=rm,logp=lp";
@@ -139,6 +148,18 @@ fn rewardbench_scores_of_a_reward_model() {
     assert!((reasoning - 0.5 * 164.0 / 1148.0).abs() < 1e-12);
     assert_eq!((part("sections", "Chat"), part("sections", "Safety")), (json!(0.0), Value::Null));
     assert!((found["score"].as_f64().expect("a score") - reasoning / 2.0).abs() < 1e-12);
+
+    // The same reward model behind a server gives the same score.
+    let mut server = crate::common::command(dir.path(), &["serve", "--reward", "rm", "--port", "0"]);
+    let mut server = server.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("a server");
+    let mut first = String::new();
+    BufReader::new(server.stdout.take().expect("its output")).read_line(&mut first).expect("its first line");
+    let url = first.trim().rsplit(' ').next().expect("its address").to_owned();
+    let remote = gainsay(dir.path(), &["evaluate", "--rewardbench", "rb.jsonl", "--reward", &url, "--json"]);
+    server.kill().expect("it ends");
+    server.wait().expect("it ended");
+    let remote: Value = serde_json::from_slice(&ok(remote).stdout).expect("one JSON object");
+    assert_eq!((&remote["score"], &remote["subsets"]), (&found["score"], &found["subsets"]));
 
     let item = |id: &str, subset: &str, chosen: Value, rejected: Value| {
         let correct = chosen.as_array().map(Vec::len);

@@ -6,6 +6,8 @@ mod common;
 mod device;
 mod ecosystem;
 mod interop;
+mod judge;
 mod output;
 mod training;
+mod web_feedback;
 mod whole_loop;

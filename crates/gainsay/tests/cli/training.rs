@@ -115,3 +115,130 @@ fn heads_features_and_their_strategies_chain() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("--heads 8"), "{}", stderr(&output));
 }
+
+fn rankings(dir: &Path) {
+    let rows: String = (0..12)
+        .map(|i| {
+            let texts = format!("{{\"text\":\"no {i}\"}},{{\"text\":\"yes {i} please\"}},{{\"text\":\"perhaps\"}}");
+            format!("{{\"prompt\":\"question {i}\",\"completions\":[{texts}],\"ranking\":[1,[0,2]]}}\n")
+        })
+        .collect();
+    fs::write(dir.join("rankings.jsonl"), rows).expect("the rankings");
+}
+
+#[test]
+fn rankings_are_trained_on_beside_pairs_and_recognized() {
+    let dir = prepared();
+    rankings(dir.path());
+    let go = |args: &str| ok(gainsay(dir.path(), &args.split(' ').collect::<Vec<_>>()));
+    for method in ["head", "lora", "full"] {
+        let output = go(&format!(
+            "train reward --model tiny-random --method {method} --in pairs.jsonl rankings.jsonl --old rankings.jsonl \
+             --old-weight 0.5 --out {method} --json"
+        ));
+        let done: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("one JSON object");
+        assert_eq!(done["pairs"]["rankings"], 24, "{done}");
+    }
+    let said = stdout(&go("data inspect rankings.jsonl"));
+    assert!(said.contains("Gainsay rankings") && said.contains("12 rankings"), "{said}");
+    assert!(said.contains("36 ranked completions") && said.contains("24 tied completions"), "{said}");
+    go("data convert rankings.jsonl --out r.parquet");
+    go("train reward --model tiny-random --method head --in r.parquet --out again");
+    let mut rows = fs::read_to_string(dir.path().join("rankings.jsonl")).expect("the rankings");
+    rows.push_str("{\"prompt\":\"q\",\"completions\":[{\"text\":\"a\"}],\"ranking\":[0,1]}\n");
+    fs::write(dir.path().join("bad.jsonl"), rows).expect("the rankings");
+    let output =
+        gainsay(dir.path(), &["train", "reward", "--model", "tiny-random", "--in", "bad.jsonl", "--out", "no"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    assert!(said.contains("bad.jsonl") && said.contains("13") && said.contains("completion 1"), "{said}");
+    assert!(!dir.path().join("no").exists());
+}
+
+#[test]
+fn every_training_takes_the_adapters_shape_and_dropout() {
+    let dir = prepared();
+    let lora = "--rank 2 --alpha 4 --last-layers 1 --targets q_proj,down_proj --lora-dropout 0.25";
+    let config = |out: &str| -> serde_json::Value {
+        let text = fs::read_to_string(dir.path().join(out).join("adapter_config.json")).expect("a configuration");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let go = |args: String| ok(gainsay(dir.path(), &args.split(' ').collect::<Vec<_>>()));
+    let policy = "--policy tiny-random --save-every 0 --batch 2";
+    go(format!("train reward --model tiny-random --in pairs.jsonl --out reward {lora}"));
+    go(format!("train policy --method dpo --in pairs.jsonl {policy} --out offline {lora}"));
+    go(format!(
+        "train policy --reward length:3 --prompts prompts.jsonl {policy} --steps 2 --max-new-tokens 6 --scale-rewards \
+         --out online {lora}"
+    ));
+    fs::write(dir.path().join("sft.jsonl"), "{\"prompt\":\"q\",\"completions\":[{\"text\":\"a\"}]}\n").expect("a file");
+    go(format!("train sft --in sft.jsonl --heldout 0 {policy} --out tuned {lora}"));
+    for out in ["reward", "offline", "online", "tuned"] {
+        let config = config(out);
+        assert_eq!((config["r"].as_u64(), config["lora_alpha"].as_u64()), (Some(2), Some(4)), "{out}");
+        assert_eq!(config["lora_dropout"], 0.25, "{out}");
+        assert_eq!(config["target_modules"], serde_json::json!(["down_proj", "q_proj"]), "{out}");
+        assert_eq!(config["layers_to_transform"].as_array().map(Vec::len), Some(1), "{out}");
+        let provenance = fs::read_to_string(dir.path().join(out).join("gainsay.json")).expect("provenance");
+        assert!(provenance.contains("\"dropout\": 0.25"), "{provenance}");
+    }
+    // An adapter that goes on keeps its rate, unless another is asked for.
+    go(format!("train sft --in sft.jsonl --heldout 0 --policy tuned --save-every 0 --out kept"));
+    assert_eq!(config("kept")["lora_dropout"], 0.25);
+    go(format!("train sft --in sft.jsonl --heldout 0 --policy tuned --save-every 0 --lora-dropout 0 --out none"));
+    assert_eq!(config("none")["lora_dropout"], 0.0);
+    let output = gainsay(
+        dir.path(),
+        &[
+            "train",
+            "sft",
+            "--policy",
+            "tiny-random",
+            "--in",
+            "sft.jsonl",
+            "--heldout",
+            "0",
+            "--lora-dropout",
+            "1",
+            "--out",
+            "x",
+        ],
+    );
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("LoRA dropout 1"), "{}", stderr(&output));
+}
+
+#[test]
+fn an_evaluation_asks_whether_everyday_answers_are_still_likely() {
+    let dir = prepared();
+    ok(run(dir.path(), &policy("rloo", "tuned")));
+    let answers: String = (0..4)
+        .map(|i| {
+            format!(
+                "{{\"prompt\":\"good day {i}\",\"completions\":[{{\"text\":\"hello\"}},{{\"text\":\"hi {i}\"}}]}}\n"
+            )
+        })
+        .collect();
+    fs::write(dir.path().join("everyday.jsonl"), answers).expect("the answers");
+    let args = "evaluate --policy tuned --against tiny-random --prompts prompts.jsonl --gold length:3 -n 2 --kl-n 1 \
+                --max-new-tokens 8 --everyday everyday.jsonl";
+    let args: Vec<&str> = args.split_whitespace().collect();
+    let text = stdout(&ok(gainsay(dir.path(), &args)));
+    assert!(text.contains("everyday answers") && text.contains("entropy") && text.contains("distinct-3"), "{text}");
+    let json = stdout(&ok(gainsay(dir.path(), &[&args[..], &["--json"]].concat())));
+    let done: serde_json::Value = serde_json::from_str(&json).expect("one JSON object");
+    let of = |name: &str| done["everyday"][name]["estimate"].as_f64().expect("a number");
+    assert_eq!(done["everyday"]["answers"], 8);
+    assert!((of("policy") - of("base") - of("change")).abs() < 1e-9 && of("change") != 0.0, "{done}");
+    assert!(done["metrics"]["entropy"]["estimate"].as_f64().expect("an entropy") > 0.0);
+    // The base by itself: nothing has changed.
+    let alone = "evaluate --policy tiny-random --prompts prompts.jsonl --gold length:3 -n 2 --max-new-tokens 8 --json \
+                 --everyday everyday.jsonl";
+    let json = stdout(&ok(gainsay(dir.path(), &alone.split_whitespace().collect::<Vec<_>>())));
+    let done: serde_json::Value = serde_json::from_str(&json).expect("one JSON object");
+    assert_eq!(done["everyday"]["change"]["estimate"], 0.0);
+    fs::write(dir.path().join("bare.jsonl"), "{\"prompt\":\"q\"}\n").expect("a file");
+    let output = gainsay(dir.path(), &[&args[..args.len() - 1], &["bare.jsonl"]].concat());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("no prompt has a completion"), "{}", stderr(&output));
+}

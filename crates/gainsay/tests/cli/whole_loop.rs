@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::common::{command, gainsay, ok, stderr, stdout};
 
 /// A folder with the recipe and a gold reward model for it.
-fn prepared() -> tempfile::TempDir {
+pub fn prepared() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary folder");
     fs::write(dir.path().join("tiny.toml"), include_str!("tiny.toml")).expect("the recipe");
     let pairs: String = (0..12)

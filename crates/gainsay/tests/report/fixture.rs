@@ -340,9 +340,8 @@ fn evaluation(arm: &str, round: u32, gain: f64) -> Evaluation {
                 length: Some(38.0 + 5.0 * stream.normal()),
                 nll_per_token: Some(1.4 + 0.1 * stream.normal()),
                 reward_accuracy: Some((0.61 + 0.2 * gain + 0.15 * stream.normal()).clamp(0.0, 1.0)),
-                distinct_2: None,
-                length_correlation: None,
                 id,
+                ..PromptMetrics::default()
             }
         })
         .collect();
@@ -357,6 +356,7 @@ fn evaluation(arm: &str, round: u32, gain: f64) -> Evaluation {
         prompts: HELD_OUT,
         completions_per_prompt: 4,
         temperature: 0.7,
+        everyday: gainsay::evaluation::measure::everyday(24, &[(-2.5 - gain, -2.5), (-2.0, -2.0)], 3),
         metrics: metrics(&per_prompt),
         per_prompt,
     }

@@ -20,6 +20,7 @@ fn page_of(shape: Shape) -> Page {
 fn a_finished_run_has_every_section_in_order() {
     let page = page_of(Shape::default());
     assert!(!page.html.contains("This run is not finished"));
+    assert!(page.html.contains("Everyday answers"));
     assert_eq!(
         page.headings("h2"),
         [

@@ -115,20 +115,24 @@ impl<'a> Cursor<'a> {
         value(self).map(Some)
     }
 
-    /// Digits: their value, unless it exceeds 19 digits, and how many.
+    /// Digits: their value, unless it exceeds 19 digits, and how many. Eight at a time, without a
+    /// branch that depends on where they end: numbers of changing lengths are what costs time.
     #[inline(always)]
     fn digits(&mut self, value: &mut u64) -> usize {
-        let mut count = 0;
-        for byte in self.line.get(self.at..).unwrap_or_default() {
-            let digit = byte.wrapping_sub(b'0');
-            if digit > 9 {
-                break;
+        let start = self.at;
+        while let Some(word) = self.line.get(self.at..).and_then(<[u8]>::first_chunk::<8>) {
+            let (count, number) = leading_digits(u64::from_le_bytes(*word));
+            *value = value.wrapping_mul(WHOLE_POWERS[count]).wrapping_add(number);
+            self.at += count;
+            if count < 8 {
+                return self.at - start;
             }
-            *value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
-            count += 1;
         }
-        self.at += count;
-        count
+        while let Some(digit) = self.peek().map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit <= 9) {
+            *value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
+            self.at += 1;
+        }
+        self.at - start
     }
 
     pub fn unsigned(&mut self) -> Option<u64> {
@@ -209,6 +213,28 @@ fn same(a: &[u8], b: &[u8]) -> bool {
         _ => a.iter().zip(b).fold(0, |different, (a, b)| different | (a ^ b)) == 0,
     }
 }
+
+/// How many of eight characters, the first one in the lowest byte, are digits before anything else,
+/// and their number.
+#[inline(always)]
+fn leading_digits(word: u64) -> (usize, u64) {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let digits = word ^ (ONES * 0x30);
+    // The top bit of each byte above 9; no sum carries into the next byte.
+    let others = (((digits & (ONES * 0x7F)) + ONES * 0x76) | digits) & (ONES * 0x80);
+    let count = (others.trailing_zeros() / 8) as usize;
+    if count == 0 {
+        return (0, 0);
+    }
+    // Zeros in front of the digits; then pairs, fours and eights of neighbors become one number.
+    let digits = digits << (64 - 8 * count);
+    let pairs = (digits * 10 + (digits >> 8)) & 0x00FF_00FF_00FF_00FF;
+    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_FFFF_0000_FFFF;
+    (count, (fours * 10_000 + (fours >> 32)) & 0xFFFF_FFFF)
+}
+
+/// Powers of ten for up to eight digits.
+const WHOLE_POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
 
 /// Powers of ten that f64 holds exactly.
 const POWERS: [f64; 23] = [

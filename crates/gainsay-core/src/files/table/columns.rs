@@ -48,6 +48,7 @@ pub(super) fn of(kind: Kind) -> Vec<Field> {
         Kind::Prompt => prompts(),
         Kind::Selection => selections(),
         Kind::Preference => preferences(),
+        Kind::Ranking => rankings(),
     }
 }
 
@@ -57,7 +58,7 @@ fn prompt() -> [Field; 2] {
     [may("prompt", Node::Text), may(MESSAGES, list(turn))]
 }
 
-fn prompts() -> Vec<Field> {
+fn completions() -> Field {
     let completion = Node::Struct(vec![
         must("text", Node::Text),
         may("token_ids", list(Node::U32)),
@@ -72,12 +73,16 @@ fn prompts() -> Vec<Field> {
         may("z_logp", Node::F64),
         may(EXTRA, Node::Json),
     ]);
+    must("completions", list(completion))
+}
+
+fn prompts() -> Vec<Field> {
     let [text, turns] = prompt();
     vec![
         must("id", Node::Text),
         text,
         turns,
-        must("completions", list(completion)),
+        completions(),
         may("kendall_tau_distance", Node::F64),
         may("tau_b", Node::F64),
         may("meta", Node::Json),
@@ -136,6 +141,20 @@ fn preferences() -> Vec<Field> {
         may("source", Node::Text),
         may("safe_first", Node::Bool),
         may("safe_second", Node::Bool),
+        may("meta", Node::Json),
+        may(EXTRA, Node::Json),
+    ]
+}
+
+fn rankings() -> Vec<Field> {
+    let [text, turns] = prompt();
+    vec![
+        must("id", Node::Text),
+        text,
+        turns,
+        completions(),
+        must("ranking", list(list(Node::I64))),
+        may("source", Node::Text),
         may("meta", Node::Json),
         may(EXTRA, Node::Json),
     ]

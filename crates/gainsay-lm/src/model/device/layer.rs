@@ -8,7 +8,8 @@ use gainsay_kernels::attention::Heads;
 use super::ops::{Angles, activate, norm, product, rotate};
 use super::weights::Weights;
 use crate::config::ModelConfig;
-use crate::model::ops::rope_frequencies;
+use crate::model::dropout::Dropout;
+use crate::model::ops::{Mat, rope_frequencies};
 use crate::model::params::{Model, ParamId, Part, Proj};
 
 /// What computes: the shape, the weights, and what stands beside or in place of them.
@@ -19,12 +20,16 @@ pub(super) struct Computer<'a> {
     pub own: BTreeMap<ParamId, Tensor>,
     /// alpha / rank of the adapter.
     pub scale: f64,
+    /// The rate of the adapter's dropout.
+    pub rate: f64,
+    /// One key of it a row; empty outside of training.
+    pub dropout: &'a [u64],
 }
 
 impl<'a> Computer<'a> {
     /// Without an adapter.
     pub fn of_backbone(model: &'a Model, weights: &'a Weights) -> Self {
-        Self { config: &model.backbone.config, weights, own: BTreeMap::new(), scale: 1.0 }
+        Self { config: &model.backbone.config, weights, own: BTreeMap::new(), scale: 1.0, rate: 0.0, dropout: &[] }
     }
 }
 
@@ -70,7 +75,19 @@ impl Computer<'_> {
         norm(x, self.weight(id(Part::Weight))?, self.get(id(Part::Bias)), self.config.norm_eps)
     }
 
-    /// x Wᵀ + b + (alpha / rank) (x Aᵀ) Bᵀ.
+    /// The adapter's input x after its dropout: the engine's masks, drawn on the host.
+    fn dropped(&self, place: (usize, Proj), x: &Tensor) -> Result<Tensor> {
+        let dropout = Dropout { keys: self.dropout, rate: self.rate, place };
+        if dropout.is_off() {
+            return Ok(x.clone());
+        }
+        let (rows, cols) = x.dims2()?;
+        let mut mask = Mat { rows, cols, data: vec![1.0; rows * cols] };
+        dropout.apply(&mut mask);
+        x * Tensor::from_vec(mask.data, (rows, cols), self.device())?
+    }
+
+    /// x Wᵀ + b + (alpha / rank) (x̃ Aᵀ) Bᵀ; x̃ is x after dropout.
     fn linear(&self, l: usize, proj: Proj, x: &Tensor) -> Result<Tensor> {
         let mut y = product(x, self.weight(ParamId::Linear(l, proj, Part::Weight))?)?;
         if let Some(bias) = self.get(ParamId::Linear(l, proj, Part::Bias)) {
@@ -78,7 +95,8 @@ impl Computer<'_> {
         }
         let (a, b) = (self.own.get(&ParamId::LoraA(l, proj)), self.own.get(&ParamId::LoraB(l, proj)));
         if let Some((a, b)) = a.zip(b) {
-            y = (y + product(&(product(x, a)? * self.scale)?, b)?)?;
+            let low = product(&self.dropped((l, proj), x)?, a)?;
+            y = (y + product(&(low * self.scale)?, b)?)?;
         }
         Ok(y)
     }

@@ -49,7 +49,8 @@ impl Rows {
 pub(super) fn computer<'a>(model: &'a Model, weights: &'a Weights) -> Result<Computer<'a>> {
     let own = factors(model.adapter.as_ref(), &weights.device)?;
     let scale = model.adapter.as_ref().map_or(1.0, |a| f64::from(a.scale()));
-    Ok(Computer { own, scale, ..Computer::of_backbone(model, weights) })
+    let rate = model.adapter.as_ref().map_or(0.0, |a| a.config.dropout);
+    Ok(Computer { own, scale, rate, ..Computer::of_backbone(model, weights) })
 }
 
 /// Rows on the host.
@@ -70,7 +71,7 @@ impl Resident {
         }
         let compute = || {
             let weights = self.weights(&model.backbone)?;
-            let computer = computer(model, &weights)?;
+            let computer = Computer { dropout: &batch.dropout, ..computer(model, &weights)? };
             let rows = Rows::new(&computer, batch)?;
             let mut x = computer.embed(&batch.tokens)?;
             for l in 0..layer.unwrap_or(model.backbone.layers.len()) {
@@ -89,7 +90,7 @@ impl Resident {
     pub(in crate::model) fn forward_tape(&self, model: &Model, batch: &Packed, grads: &Grads) -> Outcome<DeviceTape> {
         let compute = || {
             let weights = self.weights(&model.backbone)?;
-            let computer = computer(model, &weights)?;
+            let computer = Computer { dropout: &batch.dropout, ..computer(model, &weights)? };
             let rows = Rows::new(&computer, batch)?;
             let layers = model.backbone.layers.len();
             let lowest =
@@ -121,8 +122,8 @@ impl Resident {
     ) -> Outcome<()> {
         let compute = || {
             let weights = self.weights(&model.backbone)?;
-            let mut computer = computer(model, &weights)?;
             let DeviceTape { batch, mut inputs, lowest, rows, .. } = tape;
+            let mut computer = Computer { dropout: &batch.dropout, ..computer(model, &weights)? };
             let layers = model.backbone.layers.len();
             let through_embeddings = grads.trains(ParamId::Embed);
             let last = inputs.pop().map_or_else(|| candle_core::bail!("the tape is empty"), Ok)?;

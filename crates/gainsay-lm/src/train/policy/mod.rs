@@ -110,6 +110,7 @@ pub struct PolicyRun<'a> {
     optimizer: AdamW,
     schedule: Schedule,
     grads: Grads,
+    dropout: Option<Key<'static>>,
     history: History,
     /// The adapter of [`History::best`], where somebody waits for it.
     best: Option<Adapter>,
@@ -145,7 +146,10 @@ impl<'a> PolicyRun<'a> {
         let width = base.backbone.config.hidden_size;
         let head = (options.method == PolicyMethod::Ppo).then(|| vec![0.0; width]);
         let weights = Weights { model: Model::new(base.backbone.clone(), Some(adapter)), head };
+        // The old policy, the base and every pass read the same rows below the adapter.
+        base.backbone.trunk.meet_at(weights.model.first_adapted());
         let grads = weights.zero_grads(&Trainable::Lora);
+        let dropout = weights.dropout(options.seed, "policy-dropout")?;
         Ok(Self {
             options,
             prompts,
@@ -155,6 +159,7 @@ impl<'a> PolicyRun<'a> {
             optimizer: AdamW::new(options.optimizer),
             schedule: Schedule::cosine(options.lr, options.warmup, options.updates()),
             grads,
+            dropout,
             history: History { beta: options.beta, ..History::default() },
             best: None,
         })
@@ -262,6 +267,7 @@ impl<'a> PolicyRun<'a> {
         let options = self.options;
         let groups = units(experience, options, t);
         let all_in_order = options.minibatches == 1
+            && self.dropout.is_none()
             && groups.iter().flatten().flat_map(|u| &u.sequences).copied().eq(0..sequences.len());
         let mut known = all_in_order.then_some(tapes);
         let mut learned = Learned::default();
@@ -312,6 +318,7 @@ impl<'a> PolicyRun<'a> {
             |unit: usize, now: &[Tokens]| unit_loss(batch[unit], experience, now, whole, beta, options, pass);
         let known = tapes.map(|tapes| (experience.old.as_slice(), tapes));
         let tokens = options.settings.batch_tokens;
+        let dropout = self.dropout.map(|key| key.round(options.round).step(self.optimizer.steps()));
         let loss = pass::backward(
             &self.weights,
             &own,
@@ -319,6 +326,7 @@ impl<'a> PolicyRun<'a> {
             options.temperature,
             tokens,
             known,
+            dropout,
             &mut self.grads,
             &mut loss_of,
         )?;

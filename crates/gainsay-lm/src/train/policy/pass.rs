@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use gainsay_core::rng::Key;
 use gainsay_kernels::vector::axpy;
 
 use crate::error::LmError;
@@ -12,6 +13,7 @@ use crate::policy::by_sequence;
 use crate::reward::head_product;
 use crate::sequence::{Sequence, micro_batches};
 use crate::train::Weights;
+use crate::train::weights::dropped;
 
 /// Tapes are kept between the forward and the backward pass up to this size, in bytes; larger
 /// steps run the forward pass again.
@@ -80,7 +82,8 @@ fn read(weights: &Weights, tape: &Recording, sequences: &[Sequence], temperature
 /// Adds the gradient of a loss over `sequences` to `grads`. `units` are consecutive runs of
 /// sequences that the loss reads together; `loss` gets a unit's place and its tokens and returns
 /// its loss and derivatives. What an earlier [`forward`] of just these sequences by the same
-/// weights gave is used instead of computing it again. Returns the sum of the losses.
+/// weights gave is used instead of computing it again; with `dropout`, the step's key, there is
+/// no such thing. Returns the sum of the losses.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn backward<L>(
     weights: &Weights,
@@ -89,6 +92,7 @@ pub(crate) fn backward<L>(
     temperature: f64,
     batch_tokens: usize,
     known: Option<(&[Tokens], Tapes)>,
+    dropout: Option<Key<'_>>,
     grads: &mut Grads,
     loss: &mut L,
 ) -> Result<f64, LmError>
@@ -107,7 +111,7 @@ where
         let tape = match tapes.next().flatten() {
             Some(tape) => tape,
             None => {
-                let packed = Packed::sharing(own);
+                let packed = dropped(Packed::sharing(own), dropout);
                 let keep = model.keep_within(KEPT_TAPES / 2, packed.tokens.len(), grads);
                 model.record(&packed, keep, grads)?
             }

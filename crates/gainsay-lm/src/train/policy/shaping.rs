@@ -1,11 +1,11 @@
 //! What is done to rewards before they teach: against over-optimization.
 
-use gainsay_core::stats::mean;
+use gainsay_core::stats::{mean, population_std};
 use serde::{Deserialize, Serialize};
 
 use crate::error::LmError;
 
-/// Shaping of rewards, in this order: uncertainty penalty, centering, clipping.
+/// Shaping of rewards, in this order: uncertainty penalty, centering, scaling, clipping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shaping {
@@ -14,6 +14,8 @@ pub struct Shaping {
     pub uncertainty: f64,
     /// Take off the mean over the step's completions.
     pub center: bool,
+    /// Divide by the population standard deviation over the step's completions, unless that is 0.
+    pub scale: bool,
     /// Rewards are cut to [-clip, clip]; 0 turns it off.
     pub clip: f64,
 }
@@ -41,6 +43,11 @@ pub fn shaped(rewards: &[f64], spreads: Option<&[f64]>, shaping: &Shaping) -> Ve
     {
         out.iter_mut().for_each(|r| *r -= mean);
     }
+    if shaping.scale
+        && let Some(spread) = population_std(&out).filter(|spread| *spread > 0.0)
+    {
+        out.iter_mut().for_each(|r| *r /= spread);
+    }
     if shaping.clip > 0.0 {
         out.iter_mut().for_each(|r| *r = r.clamp(-shaping.clip, shaping.clip));
     }
@@ -60,6 +67,10 @@ mod tests {
         // Mean 3; cut at 2.
         let all = Shaping { center: true, clip: 2.0, ..Shaping::default() };
         assert_eq!(shaped(&rewards, None, &all), [-2.0, -1.0, 2.0]);
+        // Deviations (-2, -1, 3): population variance 14 / 3.
+        let scaled = shaped(&rewards, None, &Shaping { center: true, scale: true, ..Shaping::default() });
+        assert!((scaled[2] - 3.0 / (14f64 / 3.0).sqrt()).abs() < 1e-12);
+        assert_eq!(shaped(&[2.0; 3], None, &Shaping { scale: true, ..Shaping::default() }), [2.0; 3]);
         assert!(Shaping { clip: -1.0, ..Shaping::default() }.check().is_err());
         assert!(shaped(&[], None, &all).is_empty());
     }

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use gainsay_core::record::PreferenceRecord;
 use gainsay_core::rng::Key;
 use serde::{Deserialize, Serialize};
 
@@ -15,10 +14,11 @@ pub(super) use options::positive;
 pub use options::{EpochReport, HeadInit, RewardMethod, RewardStep, RewardTrainOptions, RewardTrainReport};
 
 use super::checkpoint::Checkpoints;
-use super::evaluate::{Heldout, calibrated, figures, pack, rewards, slices};
-use super::head_fit::{HeadFitOptions, PairLabel, fit_head};
-use super::pairs::{TrainPair, prepare_pairs};
-use super::weights::{Weights, fresh_adapter};
+use super::evaluate::{Heldout, by_item, calibrated, figures, pack, rewards, slices};
+use super::head_fit::{HeadFitOptions, fit_head};
+use super::items::{Feedback, TrainItem, prepare_items};
+use super::label::Label;
+use super::weights::{Weights, dropped, fresh_adapter};
 use super::{Cost, TrainEvent};
 use crate::error::LmError;
 use crate::features::{FeatureCache, Read, read_features};
@@ -40,33 +40,33 @@ pub struct RewardCompany<'a> {
     pub checkpoints: Option<&'a Checkpoints>,
 }
 
-/// Trains a reward model on preferences: from a base model, or on from a reward model.
+/// Trains a reward model on preferences and rankings: from a base model, or on from a reward model.
 ///
 /// Records without an order (`both_bad`, `skip`) are left out and counted. The loss is
-/// [`PairLabel::loss`], averaged over a batch, the weights scaled so that their mean over the
-/// training pairs is 1; sequences lie back to back without padding and the head reads each one's
+/// [`Label::loss`], averaged over a batch, the weights scaled so that their mean over what is
+/// trained on is 1; sequences lie back to back without padding and the head reads each one's
 /// last token. `base` is taken over, so that training all weights needs no copy where nobody else
 /// holds them. With checkpoints the run goes on behind the last one, to the same bytes.
 ///
 /// # Errors
 /// Options and records that make no sense; a loss or gradient that is not finite, naming the step
 /// and its pairs; [`LmError::Run`] where `progress` breaks off.
-pub fn train_reward(
+pub fn train_reward<'r>(
     base: Loaded,
-    records: &[PreferenceRecord],
+    feedback: impl Into<Feedback<'r>>,
     options: &RewardTrainOptions,
     company: &mut RewardCompany<'_>,
     progress: &mut dyn FnMut(&TrainEvent) -> ControlFlow<()>,
 ) -> Result<(RewardModel, RewardTrainReport), LmError> {
     let started = Instant::now();
     options.check()?;
-    let (mut pairs, counts) = {
+    let (mut items, counts) = {
         let config = &base.backbone.config;
         let encoder = Encoder::new(&base.tokenizer, config.vocab_size, config.max_positions, &options.settings);
-        prepare_pairs(records, &encoder, options.heldout)?
+        prepare_items(feedback.into(), &encoder, options.heldout)?
     };
-    settle_labels(&mut pairs, options.safety);
-    let (heldout, train): (Vec<&TrainPair>, Vec<&TrainPair>) = pairs.iter().partition(|p| p.heldout);
+    settle_labels(&mut items, options.safety);
+    let (heldout, train): (Vec<&TrainItem>, Vec<&TrainItem>) = items.iter().partition(|p| p.heldout);
     if train.is_empty() {
         return Err(LmError::Input(format!(
             "no pair to train on: {} held out, {} both bad, {} skipped; add answered pairs or hold out less",
@@ -83,7 +83,7 @@ pub fn train_reward(
         run.fit_ensemble(&train, company, progress)?;
     }
     let values = run.rewards(&heldout, company, progress)?;
-    let labels: Vec<PairLabel> = heldout.iter().map(|p| p.label).collect();
+    let labels: Vec<Label> = heldout.iter().map(|p| p.label.clone()).collect();
     let report = RewardTrainReport {
         method: options.method,
         pairs: counts,
@@ -98,21 +98,21 @@ pub fn train_reward(
     Ok((run.finish()?, report))
 }
 
-/// Scales the weights to a mean of 1 over the training pairs, and drops safety labels unless they
+/// Scales the weights to a mean of 1 over what is trained on, and drops safety labels unless they
 /// are learned.
-fn settle_labels(pairs: &mut [TrainPair], safety: bool) {
+fn settle_labels(items: &mut [TrainItem], safety: bool) {
     let (mut total, mut n) = (0.0, 0.0f64);
-    for pair in pairs.iter().filter(|p| !p.heldout) {
-        total += pair.label.weight;
+    for item in items.iter().filter(|p| !p.heldout) {
+        total += item.label.weight();
         n += 1.0;
     }
-    let equal = pairs.iter().all(|p| p.label.weight == 1.0);
-    for pair in pairs {
+    let equal = items.iter().all(|p| p.label.weight() == 1.0);
+    for item in items {
         if !equal && total > 0.0 {
-            pair.label.weight *= n / total;
+            item.label = item.label.weighed(n / total);
         }
-        if !safety {
-            pair.label.safe = [None; 2];
+        if let (false, Label::Pair(label)) = (safety, &mut item.label) {
+            label.safe = [None; 2];
         }
     }
 }
@@ -122,7 +122,7 @@ fn settle_labels(pairs: &mut [TrainPair], safety: bool) {
 struct History {
     losses: Vec<f64>,
     epochs: Vec<EpochReport>,
-    /// Sum of the losses of the epoch that is under way, each times its pairs.
+    /// Sum of the losses of the epoch that is under way, each times its items.
     sum: f64,
 }
 
@@ -133,6 +133,7 @@ struct Run<'a> {
     ensemble: Vec<Vec<f32>>,
     optimizer: AdamW,
     trainable: Trainable,
+    dropout: Option<Key<'static>>,
     tokenizer: Arc<Tokenizer>,
     identity: String,
     spec: String,
@@ -144,7 +145,7 @@ type Listener<'p> = dyn FnMut(&TrainEvent) -> ControlFlow<()> + 'p;
 impl<'a> Run<'a> {
     fn start(
         base: Loaded,
-        train: &[&TrainPair],
+        train: &[&TrainItem],
         options: &'a RewardTrainOptions,
         company: &mut RewardCompany<'_>,
         progress: &mut Listener<'_>,
@@ -173,12 +174,18 @@ impl<'a> Run<'a> {
         let width = options.reads.len() * model.backbone.config.hidden_size;
         let fit_first = head.is_none() && options.method != RewardMethod::Head && options.head_init == HeadInit::Fitted;
         let head = Some(head.unwrap_or_else(|| vec![0.0; width]));
+        let weights = Weights { model, head };
+        let dropout = match trainable {
+            Trainable::Lora => weights.dropout(options.seed, "reward-dropout")?,
+            _ => None,
+        };
         let mut run = Self {
             options,
-            weights: Weights { model, head },
+            weights,
             ensemble: Vec::new(),
             optimizer: AdamW::new(options.optimizer),
             trainable,
+            dropout,
             tokenizer: Arc::new(tokenizer),
             identity,
             spec,
@@ -202,14 +209,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Features of both sides of each pair, computed once for a model that does not change.
+    /// Features of all sides of each item, computed once for a model that does not change.
     fn features(
         &mut self,
-        pairs: &[&TrainPair],
+        items: &[&TrainItem],
         company: &mut RewardCompany<'_>,
         progress: &mut Listener<'_>,
     ) -> Result<Mat, LmError> {
-        let sides: Vec<Sequence> = pairs.iter().flat_map(|p| [p.first.clone(), p.second.clone()]).collect();
+        let sides: Vec<Sequence> = items.iter().flat_map(|item| item.sides.clone()).collect();
         let (model, options) = (&self.weights.model, self.options);
         let width = options.reads.len() * model.backbone.config.hidden_size;
         let mut tokens = 0;
@@ -232,35 +239,35 @@ impl<'a> Run<'a> {
         Ok(features)
     }
 
-    /// Rewards of both sides of each pair.
+    /// Rewards of all sides of each item.
     fn rewards(
         &mut self,
-        pairs: &[&TrainPair],
+        items: &[&TrainItem],
         company: &mut RewardCompany<'_>,
         progress: &mut Listener<'_>,
-    ) -> Result<Vec<(f64, f64)>, LmError> {
+    ) -> Result<Vec<Vec<f64>>, LmError> {
         if self.trainable == Trainable::Head {
-            let features = self.features(pairs, company, progress)?;
-            let value = |row: usize| head_product(features.row(row), self.head());
-            return Ok((0..pairs.len()).map(|i| (value(2 * i), value(2 * i + 1))).collect());
+            let features = self.features(items, company, progress)?;
+            let values = (0..features.rows).map(|row| head_product(features.row(row), self.head()));
+            return Ok(by_item(items, values));
         }
-        self.count(pairs);
-        rewards(&self.weights.model, self.head(), pairs, self.options.settings.batch_tokens)
+        self.count(items);
+        rewards(&self.weights.model, self.head(), items, self.options.settings.batch_tokens)
     }
 
     fn evaluate(
         &mut self,
-        pairs: &[&TrainPair],
+        items: &[&TrainItem],
         company: &mut RewardCompany<'_>,
         progress: &mut Listener<'_>,
     ) -> Result<Option<Heldout>, LmError> {
-        let labels: Vec<PairLabel> = pairs.iter().map(|p| p.label).collect();
-        let values = self.rewards(pairs, company, progress)?;
+        let labels: Vec<Label> = items.iter().map(|p| p.label.clone()).collect();
+        let values = self.rewards(items, company, progress)?;
         Ok(figures(&labels, &values, self.options.center))
     }
 
-    fn count(&mut self, pairs: &[&TrainPair]) {
-        self.tokens += pairs.iter().map(|p| p.tokens() as u64).sum::<u64>();
+    fn count(&mut self, items: &[&TrainItem]) {
+        self.tokens += items.iter().map(|p| p.tokens() as u64).sum::<u64>();
     }
 
     fn fit_options(&self) -> HeadFitOptions {
@@ -270,11 +277,11 @@ impl<'a> Run<'a> {
     /// Sets the head to its optimum for the model as it is; returns the objective there.
     fn refit_head(
         &mut self,
-        train: &[&TrainPair],
+        train: &[&TrainItem],
         company: &mut RewardCompany<'_>,
         progress: &mut Listener<'_>,
     ) -> Result<f64, LmError> {
-        let labels: Vec<PairLabel> = train.iter().map(|p| p.label).collect();
+        let labels: Vec<Label> = train.iter().map(|p| p.label.clone()).collect();
         let features = self.features(train, company, progress)?;
         let fit = fit_head(&features.data, features.cols, &labels, &self.fit_options());
         self.weights.head = Some(fit.head);
@@ -284,8 +291,8 @@ impl<'a> Run<'a> {
     /// [`RewardMethod::Head`].
     fn fit(
         &mut self,
-        train: &[&TrainPair],
-        heldout: &[&TrainPair],
+        train: &[&TrainItem],
+        heldout: &[&TrainItem],
         company: &mut RewardCompany<'_>,
         progress: &mut Listener<'_>,
     ) -> Result<EpochReport, LmError> {
@@ -297,7 +304,7 @@ impl<'a> Run<'a> {
     /// here of heads alone), on the features of the trained model.
     fn fit_ensemble(
         &mut self,
-        train: &[&TrainPair],
+        train: &[&TrainItem],
         company: &mut RewardCompany<'_>,
         progress: &mut Listener<'_>,
     ) -> Result<(), LmError> {
@@ -306,11 +313,11 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// [`RewardMethod::Lora`] and [`RewardMethod::Full`]: AdamW over keyed shuffles of the pairs.
+    /// [`RewardMethod::Lora`] and [`RewardMethod::Full`]: AdamW over keyed shuffles of the items.
     fn descend(
         &mut self,
-        train: &[&TrainPair],
-        heldout: &[&TrainPair],
+        train: &[&TrainItem],
+        heldout: &[&TrainItem],
         company: &mut RewardCompany<'_>,
         progress: &mut Listener<'_>,
     ) -> Result<(Vec<f64>, Vec<EpochReport>), LmError> {
@@ -323,7 +330,7 @@ impl<'a> Run<'a> {
         if company.checkpoints.is_some() {
             tell(progress, &TrainEvent::Resumed { step: history.losses.len() as u32 })?;
         }
-        let mut order: Vec<&TrainPair> = Vec::new();
+        let mut order: Vec<&TrainItem> = Vec::new();
         for t in history.losses.len() as u32..steps {
             let (epoch, place) = (t / per_epoch, (t % per_epoch) as usize);
             if order.is_empty() || place == 0 {
@@ -336,7 +343,8 @@ impl<'a> Run<'a> {
             let (loss, grad_norm) = self.step(batch, &mut grads, schedule.at(t))?;
             history.sum += loss * batch.len() as f64;
             history.losses.push(loss);
-            let event = RewardStep { step: t + 1, steps, loss, grad_norm, lr: schedule.at(t) };
+            let tokens = batch.iter().map(|item| item.tokens() as u64).sum();
+            let event = RewardStep { step: t + 1, steps, loss, grad_norm, lr: schedule.at(t), tokens };
             tell(progress, &TrainEvent::RewardStep(event))?;
             if place + 1 == per_epoch as usize {
                 let train_loss = std::mem::take(&mut history.sum) / train.len() as f64;
@@ -363,10 +371,11 @@ impl<'a> Run<'a> {
     }
 
     /// One optimizer step on the mean loss of `batch`; (that loss, the gradient's norm).
-    fn step(&mut self, batch: &[&TrainPair], grads: &mut Grads, lr: f64) -> Result<(f64, f64), LmError> {
+    fn step(&mut self, batch: &[&TrainItem], grads: &mut Grads, lr: f64) -> Result<(f64, f64), LmError> {
         grads.zero();
-        let loss =
-            batch_gradient(&self.weights, batch, self.options.center, self.options.settings.batch_tokens, grads)?;
+        let dropout = self.dropout.map(|key| key.round(self.options.round).step(self.optimizer.steps()));
+        let (center, batch_tokens) = (self.options.center, self.options.settings.batch_tokens);
+        let loss = batch_gradient(&self.weights, batch, center, batch_tokens, dropout, grads)?;
         self.count(batch);
         let norm = clip_global_norm(grads, self.options.clip);
         if !(loss.is_finite() && norm.is_finite()) {
@@ -391,16 +400,17 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Heads fitted to as many bootstrap samples: prompts drawn with replacement, a prompt's pairs
-/// together. `features` is `[2 pairs, width]`.
+/// Heads fitted to as many bootstrap samples: prompts drawn with replacement, a prompt's items
+/// together. `features` holds the rows of all sides.
 pub fn bootstrap_heads(
     features: &Mat,
-    pairs: &[&TrainPair],
+    items: &[&TrainItem],
     heads: usize,
     options: &HeadFitOptions,
     seed: u64,
 ) -> Vec<Vec<f32>> {
-    let mut prompts: Vec<&[u32]> = pairs.iter().map(|p| p.first.prompt()).collect();
+    let prompt = |item: &'_ TrainItem| item.sides.first().map(Sequence::prompt).unwrap_or_default().to_vec();
+    let mut prompts: Vec<Vec<u32>> = items.iter().map(|item| prompt(item)).collect();
     prompts.sort_unstable();
     prompts.dedup();
     (0..heads)
@@ -409,11 +419,14 @@ pub fn bootstrap_heads(
             let mut drawn = vec![0usize; prompts.len()];
             (0..prompts.len()).for_each(|_| drawn[stream.index(prompts.len())] += 1);
             let (mut rows, mut labels) = (Vec::new(), Vec::new());
-            for (i, pair) in pairs.iter().enumerate() {
-                let times = prompts.binary_search(&pair.first.prompt()).map_or(0, |p| drawn[p]);
+            let mut rest = features.data.as_slice();
+            for item in items {
+                let (own, more) = rest.split_at(item.sides.len() * features.cols);
+                rest = more;
+                let times = prompts.binary_search(&prompt(item)).map_or(0, |p| drawn[p]);
                 if times > 0 {
-                    rows.extend_from_slice(&features.data[2 * i * features.cols..2 * (i + 1) * features.cols]);
-                    labels.push(PairLabel { weight: pair.label.weight * times as f64, ..pair.label });
+                    rows.extend_from_slice(own);
+                    labels.push(item.label.weighed(times as f64));
                 }
             }
             fit_head(&rows, features.cols, &labels, options).head
@@ -434,33 +447,36 @@ pub(super) fn tell(
 /// A micro-batch keeps its activations up to this size, in bytes.
 const TAPE_BYTES: usize = 1 << 30;
 
-/// Adds the gradient of the batch's mean pair loss to `grads` and returns that loss. Pairs go
-/// through the model in micro-batches of at most `batch_tokens` tokens, both sides together.
+/// Adds the gradient of the batch's mean loss to `grads` and returns that loss. Items go through
+/// the model in micro-batches of at most `batch_tokens` tokens, all sides together, with the
+/// adapter's dropout where `dropout` is the step's key.
 ///
 /// # Errors
 /// What a device reports.
 pub fn batch_gradient(
     weights: &Weights,
-    batch: &[&TrainPair],
+    batch: &[&TrainItem],
     center: f64,
     batch_tokens: usize,
+    dropout: Option<Key<'_>>,
     grads: &mut Grads,
 ) -> Result<f64, LmError> {
     let lengths: Vec<usize> = batch.iter().map(|p| p.rows()).collect();
     let head = weights.head.as_deref().unwrap_or_default();
     let mut total = 0.0;
     for range in micro_batches(&lengths, batch_tokens) {
-        let pairs = &batch[range];
-        let packed = pack(pairs);
+        let items = &batch[range];
+        let packed = dropped(pack(items), dropout);
         let keep = weights.model.keep_within(TAPE_BYTES, packed.tokens.len(), grads);
         let tape = weights.model.record(&packed, keep, grads)?;
         let rows = packed.last_rows();
-        let values: Vec<f64> = rows.iter().map(|&row| head_product(tape.hidden().row(row), head)).collect();
+        let values = by_item(items, rows.iter().map(|&row| head_product(tape.hidden().row(row), head)));
+        let mut rows = rows.into_iter();
         let mut d_hidden = Mat::zeros(tape.hidden().rows, tape.hidden().cols);
-        for ((pair, value), rows) in pairs.iter().zip(values.chunks_exact(2)).zip(rows.chunks_exact(2)) {
-            let loss = pair.label.loss(value[0], value[1], center);
+        for (item, values) in items.iter().zip(values) {
+            let loss = item.label.loss(&values, center);
             total += loss.loss;
-            for (&row, d_reward) in rows.iter().zip([loss.d_r1, loss.d_r2]) {
+            for (d_reward, row) in loss.d_rewards.into_iter().zip(rows.by_ref()) {
                 let d_reward = (d_reward / batch.len() as f64) as f32;
                 head_backward(d_reward, head, tape.hidden().row(row), d_hidden.row_mut(row), grads);
             }

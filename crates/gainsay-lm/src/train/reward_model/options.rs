@@ -150,6 +150,8 @@ pub struct RewardStep {
     pub grad_norm: f64,
     /// Learning rate.
     pub lr: f64,
+    /// Tokens of the batch.
+    pub tokens: u64,
 }
 
 /// One pass over the pairs.

@@ -5,9 +5,18 @@
   const typing = (el) =>
     el.matches("textarea, select, input:not([type=radio]):not([type=checkbox])");
 
+  // One more, and none after the last.
+  const raise = (radios) => {
+    const next = radios.findIndex((radio) => radio.checked) + 1;
+    radios.forEach((radio, i) => (radio.checked = i === next));
+    radios[0].dispatchEvent(new Event("change", { bubbles: true }));
+  };
+
   const use = (el) => {
     if (el.matches("textarea, select")) {
       el.focus();
+    } else if (el.matches("fieldset")) {
+      raise([...el.querySelectorAll("input")]);
     } else if (el.type === "radio" && el.checked) {
       el.checked = false;
       el.dispatchEvent(new Event("change", { bubbles: true }));
@@ -110,28 +119,38 @@
     };
     inputs.forEach((input) => input.addEventListener("input", () => { fromInputs(); show(false); }));
 
-    let dragged = null;
-    box.addEventListener("dragstart", (event) => {
-      dragged = event.target.closest(".rankable");
-    });
-    box.addEventListener("dragover", (event) => {
-      const over = event.target.closest(".rankable");
-      if (!dragged || !over) return;
+    // A card is dragged by its handle, with a mouse or a finger. Its neighbors move out of the way:
+    // the card itself stays in the document, so that its events keep coming.
+    const drag = (card) => (event) => {
+      const middle = (other) => {
+        const { top, height } = other.getBoundingClientRect();
+        return top + height / 2;
+      };
+      const move = ({ clientY: y }) => {
+        if (y < 48) scrollBy(0, -16);
+        if (y > innerHeight - 48) scrollBy(0, 16);
+        for (let below; (below = card.nextElementSibling) && y > middle(below); ) card.before(below);
+        for (let above; (above = card.previousElementSibling) && y < middle(above); ) card.after(above);
+      };
+      const stop = new AbortController(); // its signal ends all three listeners
+      const end = () => {
+        card.classList.remove("dragged");
+        stop.abort();
+        order = [...box.children].map((child) => [Number(child.dataset.index)]);
+        tie = false;
+        show(true);
+      };
       event.preventDefault();
-      if (over === dragged) return;
-      const all = [...box.children];
-      box.insertBefore(dragged, all.indexOf(dragged) < all.indexOf(over) ? over.nextSibling : over);
-    });
-    box.addEventListener("drop", (event) => event.preventDefault());
-    box.addEventListener("dragend", () => {
-      dragged = null;
-      order = [...box.children].map((card) => [Number(card.dataset.index)]);
-      show(true);
-    });
+      card.classList.add("dragged");
+      addEventListener("pointermove", move, stop);
+      addEventListener("pointerup", end, stop);
+      addEventListener("pointercancel", end, stop);
+    };
+    cards.forEach((card) => card.querySelector(".handle").addEventListener("pointerdown", drag(card)));
 
     fromInputs();
     show(false);
-    return (key) => {
+    const press = (key) => {
       const index = Number(key) - 1;
       if (key >= "1" && key <= "9" && index < cards.length) place(index);
       else if (key === "=") tie = order.length > 0;
@@ -144,5 +163,9 @@
       show(true);
       return true;
     };
+    box.querySelectorAll(".plain").forEach((plain) => plain.remove());
+    form.querySelectorAll("[hidden]").forEach((el) => (el.hidden = false));
+    form.querySelectorAll("[data-rank]").forEach((el) => el.addEventListener("click", () => press(el.dataset.rank)));
+    return press;
   }
 })();

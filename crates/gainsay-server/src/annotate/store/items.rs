@@ -118,12 +118,17 @@ impl Store {
         // One order for all writers, so that two servers cannot wait for each other.
         let mut places: Vec<&ReRank> = places.iter().collect();
         places.sort_by(|a, b| a.id.cmp(&b.id));
+        let mut moved = 0;
         for place in places {
-            sqlx::query("UPDATE items SET priority = $1 WHERE ext_id = $2 AND priority <> $1")
+            let done = sqlx::query("UPDATE items SET priority = $1 WHERE ext_id = $2 AND priority <> $1")
                 .bind(place.priority)
                 .bind(place.id.clone())
                 .execute(&mut *write.tx)
                 .await?;
+            moved += done.rows_affected();
+        }
+        if moved > 0 {
+            review::record(&mut write.tx, "live", "rank", None, &format!("{{\"moved\":{moved}}}")).await?;
         }
         write.commit().await
     }

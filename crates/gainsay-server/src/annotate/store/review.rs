@@ -110,6 +110,22 @@ impl Store {
         Ok(row.try_get(0)?)
     }
 
+    /// Whether nobody has anything left to answer: somebody has answered, and every item has its
+    /// answers or was answered or skipped by everybody who may answer. Gold checks do not count.
+    pub async fn is_finished(&self) -> Result<bool> {
+        let row = sqlx::query(
+            "SELECT (SELECT COUNT(*) FROM work w JOIN items i ON i.id = w.item_id
+                WHERE i.expected IS NULL AND w.state IN ('answered', 'skipped')),
+             (SELECT COUNT(*) FROM items i WHERE i.expected IS NULL
+                AND (SELECT COUNT(*) FROM work w WHERE w.item_id = i.id AND w.state = 'answered') < i.overlap
+                AND EXISTS (SELECT 1 FROM annotators a WHERE a.active = 1 AND NOT EXISTS (SELECT 1 FROM work w
+                    WHERE w.item_id = i.id AND w.annotator_id = a.id AND w.state IN ('answered', 'skipped'))))",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(row.try_get::<i64, _>(0)? > 0 && row.try_get::<i64, _>(1)? == 0)
+    }
+
     /// All decisions.
     pub async fn resolutions(&self) -> Result<Vec<Resolution>> {
         let rows =

@@ -102,7 +102,7 @@ fn one(app: &App, csrf: &str, item: &ItemRow, votes: &[&VoteRow], settings: &Set
         }
         section.card {
             h2 { "What annotators said" }
-            div.scroll {
+            div.scroll tabindex="0" role="region" aria-label="Answers" {
             table {
                 thead { tr { th { "Who" } th { "Answer" } th { "Comment" } th { "Time" } } }
                 tbody {

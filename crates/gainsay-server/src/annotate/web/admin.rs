@@ -56,7 +56,7 @@ fn people_page(app: &App, csrf: &str, people: &[Person], invited: Option<(&str, 
         }
         section.card {
             h2 { "Annotators" }
-            div.scroll {
+            div.scroll tabindex="0" role="region" aria-label="Annotators" {
             table {
                 thead { tr { th { "Name" } th { "Answers and skips" } th { "Access" } } }
                 tbody {
@@ -135,7 +135,7 @@ pub(super) async fn audit(State(app): Shared, admin: Admin) -> Answered {
     let body = html! {
         h1 { "Audit trail" }
         p.hint { "Every answer and every change, newest first; the latest " (AUDIT_LINES) ". The database keeps all." }
-        div.scroll {
+        div.scroll tabindex="0" role="region" aria-label="Audit trail" {
         table {
             thead { tr { th { "Time (UTC)" } th { "Who" } th { "What" } th { "Item" } th { "Detail" } } }
             tbody {
@@ -143,7 +143,7 @@ pub(super) async fn audit(State(app): Shared, admin: Admin) -> Answered {
                     tr {
                         td.number { (time(event.at)) }
                         td { (event.actor) }
-                        td { (event.action) }
+                        td { span.nowrap { (event.action) } }
                         td { (event.item.as_deref().unwrap_or("")) }
                         td { code.detail { (event.detail) } }
                     }

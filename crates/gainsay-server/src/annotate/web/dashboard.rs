@@ -91,10 +91,11 @@ fn tiles(o: &Overview, settings: &Settings) -> Markup {
     }
 }
 
-/// `3 min 20 s`, from an hour on `2.5 h`.
+/// `20 s`, `3 min 20 s`, from an hour on `2.5 h`.
 fn duration(seconds: f64) -> String {
     match seconds {
         s if s >= 3600.0 => format!("{:.1} h", s / 3600.0),
+        s if s < 60.0 => format!("{:.0} s", s.floor()),
         s => format!("{:.0} min {:.0} s", (s / 60.0).floor(), (s % 60.0).floor()),
     }
 }
@@ -128,7 +129,7 @@ fn agreement(a: &Agreement) -> Markup {
         section.card {
             h2 { "Agreement" }
             p.hint { "Corrected for chance: 1 is perfect, 0 is that of chance. " (a.units) " items have two answers or more. Brackets are 95 % intervals over items." }
-            div.scroll {
+            div.scroll tabindex="0" role="region" aria-label="Agreement" {
             table {
                 tbody {
                     tr { th scope="row" { "Krippendorff's alpha, which answer" } td.number { (interval(a.alpha_nominal)) } }
@@ -154,7 +155,7 @@ fn people(people: &[PersonMeasures]) -> Markup {
         section.card {
             h2 { "Annotators" }
             p.hint { "Sides are random, so an unbiased annotator takes the left one half of the time. How often the longer answer should win is not known; compare annotators." }
-            div.scroll {
+            div.scroll tabindex="0" role="region" aria-label="Annotators" {
             table {
                 thead { tr { th { "Name" } th { "Answers" } th { "Skips" } th { "Median time" } th { "Gold checks right" } th { "Takes the left" } th { "Takes the longer" } } }
                 tbody {

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::App;
 use super::limit::{OF_ADDRESS, OF_SESSION};
-use super::page::{Refusal, session_token};
+use super::page::{Refusal, dressed, session_token};
 
 /// A request that takes longer, its body included, is ended.
 const TIME_LIMIT: Duration = Duration::from_secs(15);
@@ -45,6 +45,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
                 .into_response(),
         },
     };
+    response = dressed(&app, response);
     let headers = response.headers_mut();
     let mut put = |name, value| headers.insert(name, HeaderValue::from_static(value));
     put(header::CONTENT_SECURITY_POLICY, CONTENT_POLICY);

@@ -46,7 +46,7 @@ pub(super) fn layout(app: &App, title: &str, viewer: &Viewer<'_>, tools: Markup,
                 }
                 @if let Viewer::Admin(_) = viewer {
                     nav.tabs aria-label="Admin" {
-                        @for (path, name) in ADMIN_PAGES { a href=(app.path(path)) { (name) } }
+                        @for (path, name) in &ADMIN_PAGES { a href=(app.path(path)) aria-current=[(*name == title).then_some("page")] { (name) } }
                     }
                 }
                 main #main { (body) }

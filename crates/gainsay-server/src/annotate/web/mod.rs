@@ -135,7 +135,13 @@ pub fn app(state: Arc<App>) -> Router {
         .route("/admin/export/{name}", get(export::download))
         .fallback(sign_in::missing);
     let prefix = state.prefix.clone();
-    let both = if prefix.is_empty() { routes } else { Router::new().nest(&prefix, routes.clone()).merge(routes) };
+    let both = if prefix.is_empty() {
+        routes
+    } else {
+        // A nested `/` is the prefix without a slash at its end.
+        let first = format!("{prefix}/");
+        Router::new().nest(&prefix, routes.clone()).route(&first, get(sign_in::home)).merge(routes)
+    };
     both.layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .with_state(state)

@@ -6,9 +6,10 @@ use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
-use maud::{DOCTYPE, html};
+use maud::html;
 
 use super::App;
+use super::layout::{Viewer, key, layout};
 use crate::annotate::error::AnnotateError;
 use crate::annotate::store::{Person, Session, SessionOwner};
 
@@ -52,26 +53,38 @@ impl From<AnnotateError> for Refusal {
     }
 }
 
+/// What a refused request is told, until [`dressed`] makes a page of it.
+#[derive(Clone)]
+struct Said(String);
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
             Self::Go(to) => Redirect::to(&to).into_response(),
             Self::Say(status, text) => {
-                let page = html! {
-                    (DOCTYPE)
-                    html lang="en" {
-                        head {
-                            meta charset="utf-8";
-                            meta name="viewport" content="width=device-width, initial-scale=1";
-                            title { (status.as_u16()) }
-                        }
-                        body { h1 { (status.canonical_reason().unwrap_or("Refused")) } p { (text) } }
-                    }
-                };
-                (status, Html(page.into_string())).into_response()
+                let mut response = (status, text.clone()).into_response();
+                response.extensions_mut().insert(Said(text));
+                response
             }
         }
     }
+}
+
+/// A refusal as a page with a way back; other responses as they are. Handlers refuse without
+/// knowing where the app lives.
+pub(super) fn dressed(app: &App, response: Response) -> Response {
+    let Some(Said(text)) = response.extensions().get::<Said>().cloned() else { return response };
+    let status = response.status();
+    let title = status.canonical_reason().unwrap_or("Refused");
+    let body = html! {
+        section.card {
+            h1 { (title) }
+            p { (text) }
+            p { a.button href=(app.path("/")) data-key="Enter" { "Go back " (key("Enter")) } }
+        }
+    };
+    let page = layout(app, title, &Viewer::Nobody, html! {}, body);
+    (status, Html(page.into_string())).into_response()
 }
 
 /// A page with status 200.

@@ -30,7 +30,8 @@ pub(super) async fn guidelines(State(app): Shared, who: Annotator) -> Answered {
     let settings = app.store.settings().await?;
     let body = html! {
         section.card {
-            (markdown::render(&settings.guidelines))
+            h1 { "Guidelines" }
+            div.text { (markdown::render(&settings.guidelines)) }
             form method="post" action=(app.path("/guidelines")) {
                 (csrf_field(&who.csrf))
                 // Without autofocus: the end of the Enter that opened this page would press it unread.
@@ -122,8 +123,8 @@ fn tools(app: &App, csrf: &str, progress: &Progress) -> Markup {
     html! {
         div.progress {
             progress aria-label="Answers of all" value=(progress.answered) max=(most) {}
-            span { (progress.answered) " of " (progress.wanted) }
-            span.pace { "you: " (progress.mine) ", " (progress.last_hour) " in the last hour" }
+            span { (progress.answered) " of " (progress.wanted) span.unit { " answers" } }
+            span.pace { "you: " (progress.mine) ", in the last hour: " (progress.last_hour) }
         }
         form.tool method="post" action=(app.path("/undo")) {
             (csrf_field(csrf))
@@ -136,7 +137,13 @@ fn tools(app: &App, csrf: &str, progress: &Progress) -> Markup {
 fn question(app: &App, csrf: &str, assignment: &Assignment, settings: &Settings) -> Markup {
     let fields = draft_fields(assignment.draft.as_deref(), assignment.swapped);
     let task = &assignment.item.task;
+    let title = match task.kind() {
+        Kind::Compare => "Which answer is better?",
+        Kind::Rank => "Put the answers in order",
+        Kind::Judge => "How is the answer?",
+    };
     html! {
+        h1.unseen { (title) }
         section.prompt aria-label="What was asked" { (conversation(task.prompt())) }
         form #answer .task method="post" action=(app.path("/work")) data-draft=(app.path("/draft")) {
             (csrf_field(csrf))
@@ -158,7 +165,7 @@ fn question(app: &App, csrf: &str, assignment: &Assignment, settings: &Settings)
 pub(super) fn conversation(prompt: &Prompt) -> Markup {
     html! {
         @for turn in prompt.messages() {
-            article.turn {
+            article.turn.assistant[turn.role == "assistant"] {
                 h2.role { (role(&turn.role)) }
                 div.text { (markdown::render(&turn.content)) }
             }
@@ -194,20 +201,20 @@ fn compare(task: &Task, swapped: bool, fields: &HashMap<String, String>) -> Mark
     html! {
         div.pair {
             @for (side, name, text, keys) in
-                [("left", "Left", texts.first(), ("q", "w")), ("right", "Right", texts.get(1), ("o", "p"))]
+                [("left", "Left", texts.first(), ["q", "w", "a"]), ("right", "Right", texts.get(1), ["o", "p", "l"])]
             {
                 article.completion aria-label={ (name) " answer" } {
                     h2 { (name) }
                     div.text tabindex="0" { (markdown::render(text.copied().unwrap_or_default())) }
                     div.labels {
                         (safety(side, keys, fields))
-                        (rating(&format!("rating_{side}"), fields))
+                        (rating(&format!("rating_{side}"), keys[2], fields))
                     }
                 }
             }
         }
         fieldset.choices {
-            legend { "Which is better?" }
+            legend { "Which answer is better?" }
             @for (value, text, name) in CHOICES {
                 button type="submit" name="answer" value=(value) data-key=(name) .before[before == value] {
                     (text) " " (key(name))
@@ -218,24 +225,25 @@ fn compare(task: &Task, swapped: bool, fields: &HashMap<String, String>) -> Mark
     }
 }
 
-fn safety(side: &str, keys: (&str, &str), fields: &HashMap<String, String>) -> Markup {
+fn safety(side: &str, keys: [&str; 3], fields: &HashMap<String, String>) -> Markup {
     let name = format!("safe_{side}");
     let now = fields.get(&name).map_or("", String::as_str);
     html! {
         fieldset.inline {
             legend { "Safety" }
-            @for (value, text, letter) in [("yes", "safe", keys.0), ("no", "unsafe", keys.1)] {
+            @for (value, text, letter) in [("yes", "safe", keys[0]), ("no", "unsafe", keys[1])] {
                 label { input type="radio" name=(name) value=(value) checked[now == value] data-key=(letter); (text) " " (key(&letter.to_uppercase())) }
             }
         }
     }
 }
 
-fn rating(name: &str, fields: &HashMap<String, String>) -> Markup {
+/// One to five; the key gives one more each time, and none after five.
+fn rating(name: &str, letter: &str, fields: &HashMap<String, String>) -> Markup {
     let now = fields.get(name).map_or("", String::as_str);
     html! {
-        fieldset.inline {
-            legend { "Rating" }
+        fieldset.inline data-key=(letter) {
+            legend { "Rating " (key(&letter.to_uppercase())) }
             @for value in ["1", "2", "3", "4", "5"] {
                 label { input type="radio" name=(name) value=(value) checked[now == value]; (value) }
             }
@@ -247,25 +255,29 @@ fn rank(task: &Task, fields: &HashMap<String, String>) -> Markup {
     let texts = task.texts();
     let n = texts.len();
     html! {
-        p.hint { "Press the numbers from the best to the worst; " (key("=")) " before a number ties it with the one before, "
-            (key("Backspace")) " takes the last one back. Or drag the answers into order, or type ranks." }
+        p.hint { "Choose the answers from the best to the worst by their numbers, or drag them into order, or type ranks. Equal ranks tie." }
         p.order role="status" aria-live="polite" { }
         div.ranking {
             @for (index, text) in texts.iter().enumerate() {
                 @let number = (index + 1).to_string();
-                article.completion.rankable draggable="true" data-index=(index) {
+                article.completion.rankable data-index=(index) {
                     h2 {
-                        (key(&number)) " Answer " (number)
-                        label.rank { "rank "
+                        // For the script alone: without it, the ranks are typed.
+                        button.pick type="button" data-rank=(number) hidden { "Answer " (number) " " (key(&number)) }
+                        span.plain { "Answer " (number) }
+                        span.handle title="Drag to its place" aria-hidden="true" hidden { "⠿" }
+                        label.rank { "Rank "
                             input type="number" name={ "rank_" (index) } min="1" max=(n) required inputmode="numeric"
                                 value=(fields.get(&format!("rank_{index}")).map_or("", String::as_str));
                         }
                     }
-                    div.text { (markdown::render(text)) }
+                    div.text tabindex="0" { (markdown::render(text)) }
                 }
             }
         }
         div.choices {
+            button type="button" data-rank="=" hidden { "Tie the next with the last " (key("=")) }
+            button type="button" data-rank="Backspace" hidden { "One back " (key("Backspace")) }
             button.primary type="submit" name="answer" value="rank" data-key="Enter" { "Save the order " (key("Enter")) }
         }
     }
@@ -278,10 +290,10 @@ fn judge(task: &Task, fields: &HashMap<String, String>, labels: &[String]) -> Ma
         article.completion aria-label="Answer" {
             h2 { "Answer" }
             div.text tabindex="0" { (markdown::render(text)) }
-            div.labels { (rating("rating", fields)) }
+            div.labels { (rating("rating", "r", fields)) }
         }
         fieldset.choices {
-            legend { "How is it?" }
+            legend { "How is the answer?" }
             @for (index, label) in labels.iter().enumerate() {
                 @let number = (index + 1).to_string();
                 button type="submit" name="label" value=(label) data-key=(number) .before[before == label] {
@@ -320,6 +332,7 @@ fn legend(kind: Kind) -> Markup {
             ("0", "both bad"),
             ("Q W", "left safe, unsafe"),
             ("O P", "right safe, unsafe"),
+            ("A L", "left, right rating: one more"),
         ],
         Kind::Rank => &[
             ("1 – 8", "the next best"),
@@ -327,7 +340,7 @@ fn legend(kind: Kind) -> Markup {
             ("Backspace", "one back"),
             ("Enter", "save"),
         ],
-        Kind::Judge => &[("1 – 9", "the labels in their order")],
+        Kind::Judge => &[("1 – 9", "the labels in their order"), ("R", "rating: one more")],
     };
     let shared = [
         ("C", "comment"),

@@ -1,0 +1,150 @@
+//! `gainsay annotate judge` against an OpenAI-compatible server that breaks half-way.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::common::{command, ok, stderr};
+
+const PAIRS: usize = 40;
+
+/// What a server has given, and how much it will give before it refuses.
+#[derive(Default)]
+struct Verdicts {
+    given: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// The address of a server.
+fn server(verdicts: &Arc<Verdicts>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let verdicts = verdicts.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let verdicts = verdicts.clone();
+            std::thread::spawn(move || serve(&stream, &verdicts));
+        }
+    });
+    url
+}
+
+/// Answers requests of one connection until it is closed.
+fn serve(stream: &TcpStream, verdicts: &Verdicts) {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let (mut length, mut line) = (0, String::new());
+        while reader.read_line(&mut line).is_ok_and(|n| n > 0) && line != "\r\n" {
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().expect("a length");
+            }
+            line.clear();
+        }
+        if length == 0 {
+            return;
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).expect("the body");
+        let body: Value = serde_json::from_slice(&body).expect("JSON");
+        let more = |n: usize| (n < verdicts.most.load(Ordering::SeqCst)).then_some(n + 1);
+        let (status, answer) = match verdicts.given.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more) {
+            Ok(_) => ("200 OK", verdict(body["messages"][0]["content"].as_str().expect("a question"))),
+            Err(_) => ("400 Bad Request", json!({ "error": { "message": "out of credit" } })),
+        };
+        let text = answer.to_string();
+        let head =
+            format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", text.len());
+        let mut stream = stream;
+        if stream.write_all((head + &text).as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// P(A): 0.95 where the good answer stands first, 0.15 where it stands second.
+fn verdict(question: &str) -> Value {
+    assert!(question.starts_with("Own words."), "the template of the file");
+    let p: f64 = if question.contains("A: good") { 0.95 } else { 0.15 };
+    let list = json!([{ "token": "A", "logprob": p.ln() }, { "token": "B", "logprob": (1.0 - p).ln() }]);
+    json!({
+        "choices": [{ "message": { "content": "A" },
+            "logprobs": { "content": [{ "token": "A", "logprob": p.ln(), "top_logprobs": list }] } }],
+        "usage": { "prompt_tokens": 100, "completion_tokens": 1 },
+    })
+}
+
+fn rows(row: impl Fn(usize) -> Value) -> String {
+    (0..PAIRS).map(|i| format!("{}\n", row(i))).collect()
+}
+
+#[test]
+fn both_orders_the_cost_and_no_question_twice() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let put = |name: &str, text: String| fs::write(dir.path().join(name), text).expect("a file");
+    put(
+        "selection.jsonl",
+        rows(|i| {
+            json!({ "schema": 1, "id": format!("p{i}/0-1"), "prompt_id": format!("p{i}"), "prompt": format!("q {i}"),
+                "first": { "index": 0, "text": format!("good {i}") }, "second": { "index": 1, "text": format!("bad {i}") },
+                "strategy": "random", "rank": i, "why": {}, "flags": [] })
+        }),
+    );
+    // People side with the judge on three of four.
+    put(
+        "people.jsonl",
+        rows(|i| {
+            let answer = if i % 4 == 0 { "second" } else { "first" };
+            json!({ "schema": 1, "id": format!("p{i}/0-1"), "prompt": format!("q {i}"), "first": { "text": "a" },
+                "second": { "text": "b" }, "answer": answer })
+        }),
+    );
+    put("template.txt", "Own words.\n{prompt}\nA: {a}\nB: {b}\n".into());
+    let verdicts = Arc::new(Verdicts::default());
+    let url = server(&verdicts);
+    let judge = |most: usize| {
+        verdicts.most.store(most, Ordering::SeqCst);
+        let args = [
+            "annotate",
+            "judge",
+            "--url",
+            &url,
+            "--model",
+            "m",
+            "--in",
+            "selection.jsonl",
+            "--out",
+            "judged.jsonl",
+            "--template",
+            "template.txt",
+            "--price-in",
+            "1",
+            "--price-out",
+            "2",
+            "--against",
+            "people.jsonl",
+            "--json",
+        ];
+        command(dir.path(), &args).output().expect("it runs")
+    };
+    let output = judge(33);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("out of credit"), "{}", stderr(&output));
+    assert!(!dir.path().join("judged.jsonl").exists());
+    let output = ok(judge(usize::MAX));
+    let summary: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!(verdicts.given.load(Ordering::SeqCst), 2 * PAIRS, "both orders of every pair, none asked twice");
+    assert_eq!((&summary["tokens_in"], &summary["tokens_out"]), (&json!(8000), &json!(80)));
+    assert!((summary["cost"].as_f64().expect("a cost") - (8000.0 + 2.0 * 80.0) / 1e6).abs() < 1e-12);
+    assert_eq!((&summary["from_logprobs"], &summary["order_dependent"]), (&json!(PAIRS), &json!(0)));
+    // The judge always says first: chance alone would agree as often.
+    assert_eq!((&summary["agreement"]["share"], &summary["agreement"]["kappa"]), (&json!(0.75), &json!(0.0)));
+    let judged = fs::read_to_string(dir.path().join("judged.jsonl")).expect("the preferences");
+    let record: Value = serde_json::from_str(judged.lines().next().expect("a line")).expect("a record");
+    // (0.95 + 1 - 0.15) / 2.
+    assert!((record["p_first"].as_f64().expect("a probability") - 0.9).abs() < 1e-9, "{record}");
+    assert_eq!(judged.lines().count(), PAIRS);
+}
