@@ -41,7 +41,7 @@ impl Resident {
         }
         let mut compute = || {
             let weights = self.weights(&model.backbone)?;
-            let computer = computer(model, &weights, &[])?;
+            let computer = computer(model, &weights)?;
             for parts in waves(prompts, n, opts.max_rows.max(1)) {
                 let mut wave = Wave::begin(&computer, prompts, &parts, opts, draw)?;
                 on_token(wave.going());

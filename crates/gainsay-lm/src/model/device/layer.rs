@@ -20,14 +20,16 @@ pub(super) struct Computer<'a> {
     pub own: BTreeMap<ParamId, Tensor>,
     /// alpha / rank of the adapter.
     pub scale: f64,
-    /// The adapter's dropout rate, and one key of it a row; no keys outside of training.
-    pub dropout: (f64, &'a [u64]),
+    /// The rate of the adapter's dropout.
+    pub rate: f64,
+    /// One key of it a row; empty outside of training.
+    pub dropout: &'a [u64],
 }
 
 impl<'a> Computer<'a> {
     /// Without an adapter.
     pub fn of_backbone(model: &'a Model, weights: &'a Weights) -> Self {
-        Self { config: &model.backbone.config, weights, own: BTreeMap::new(), scale: 1.0, dropout: (0.0, &[]) }
+        Self { config: &model.backbone.config, weights, own: BTreeMap::new(), scale: 1.0, rate: 0.0, dropout: &[] }
     }
 }
 
@@ -73,10 +75,9 @@ impl Computer<'_> {
         norm(x, self.weight(id(Part::Weight))?, self.get(id(Part::Bias)), self.config.norm_eps)
     }
 
-    /// What the adapter's dropout lets through of x, `[rows, in]`: the engine's masks.
-    fn dropped(&self, l: usize, proj: Proj, x: &Tensor) -> Result<Tensor> {
-        let (rate, keys) = self.dropout;
-        let dropout = Dropout { keys, rate, place: (l, proj) };
+    /// The adapter's input x after its dropout: the engine's masks, drawn on the host.
+    fn dropped(&self, place: (usize, Proj), x: &Tensor) -> Result<Tensor> {
+        let dropout = Dropout { keys: self.dropout, rate: self.rate, place };
         if dropout.is_off() {
             return Ok(x.clone());
         }
@@ -86,7 +87,7 @@ impl Computer<'_> {
         x * Tensor::from_vec(mask.data, (rows, cols), self.device())?
     }
 
-    /// x Wᵀ + b + (alpha / rank) (x Aᵀ) Bᵀ, the adapter's x after its dropout.
+    /// x Wᵀ + b + (alpha / rank) (x̃ Aᵀ) Bᵀ; x̃ is x after dropout.
     fn linear(&self, l: usize, proj: Proj, x: &Tensor) -> Result<Tensor> {
         let mut y = product(x, self.weight(ParamId::Linear(l, proj, Part::Weight))?)?;
         if let Some(bias) = self.get(ParamId::Linear(l, proj, Part::Bias)) {
@@ -94,7 +95,7 @@ impl Computer<'_> {
         }
         let (a, b) = (self.own.get(&ParamId::LoraA(l, proj)), self.own.get(&ParamId::LoraB(l, proj)));
         if let Some((a, b)) = a.zip(b) {
-            let low = product(&self.dropped(l, proj, x)?, a)?;
+            let low = product(&self.dropped((l, proj), x)?, a)?;
             y = (y + product(&(low * self.scale)?, b)?)?;
         }
         Ok(y)

@@ -5,7 +5,7 @@
 //! losses, heads, the draw of tokens and the optimizer work as they do for the engine. Products
 //! with the weights are in the number format of the backbone; norms, attention, the residual
 //! stream and the vocabulary's sums are f32, as in the engine. Only ops with a gradient are used
-//! where one is asked for, or an op says its own ([`ops::derived`]).
+//! where one is asked for, or an op says its own (`derived` in `ops.rs`).
 
 mod attention;
 mod generate;

@@ -45,13 +45,12 @@ impl Rows {
     }
 }
 
-/// A computer of `model`, with its adapter, on the device where `weights` are; `keys` are those of
-/// the rows' dropout.
-pub(super) fn computer<'a>(model: &'a Model, weights: &'a Weights, keys: &'a [u64]) -> Result<Computer<'a>> {
+/// A computer of `model`, with its adapter, on the device where `weights` are.
+pub(super) fn computer<'a>(model: &'a Model, weights: &'a Weights) -> Result<Computer<'a>> {
     let own = factors(model.adapter.as_ref(), &weights.device)?;
     let scale = model.adapter.as_ref().map_or(1.0, |a| f64::from(a.scale()));
-    let dropout = (model.adapter.as_ref().map_or(0.0, |a| a.config.dropout), keys);
-    Ok(Computer { own, scale, dropout, ..Computer::of_backbone(model, weights) })
+    let rate = model.adapter.as_ref().map_or(0.0, |a| a.config.dropout);
+    Ok(Computer { own, scale, rate, ..Computer::of_backbone(model, weights) })
 }
 
 /// Rows on the host.
@@ -72,7 +71,7 @@ impl Resident {
         }
         let compute = || {
             let weights = self.weights(&model.backbone)?;
-            let computer = computer(model, &weights, &batch.dropout)?;
+            let computer = Computer { dropout: &batch.dropout, ..computer(model, &weights)? };
             let rows = Rows::new(&computer, batch)?;
             let mut x = computer.embed(&batch.tokens)?;
             for l in 0..layer.unwrap_or(model.backbone.layers.len()) {
@@ -91,7 +90,7 @@ impl Resident {
     pub(in crate::model) fn forward_tape(&self, model: &Model, batch: &Packed, grads: &Grads) -> Outcome<DeviceTape> {
         let compute = || {
             let weights = self.weights(&model.backbone)?;
-            let computer = computer(model, &weights, &batch.dropout)?;
+            let computer = Computer { dropout: &batch.dropout, ..computer(model, &weights)? };
             let rows = Rows::new(&computer, batch)?;
             let layers = model.backbone.layers.len();
             let lowest =
@@ -124,7 +123,7 @@ impl Resident {
         let compute = || {
             let weights = self.weights(&model.backbone)?;
             let DeviceTape { batch, mut inputs, lowest, rows, .. } = tape;
-            let mut computer = computer(model, &weights, &batch.dropout)?;
+            let mut computer = Computer { dropout: &batch.dropout, ..computer(model, &weights)? };
             let layers = model.backbone.layers.len();
             let through_embeddings = grads.trains(ParamId::Embed);
             let last = inputs.pop().map_or_else(|| candle_core::bail!("the tape is empty"), Ok)?;
