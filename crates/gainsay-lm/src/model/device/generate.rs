@@ -44,7 +44,7 @@ impl Resident {
             let computer = computer(model, &weights)?;
             for parts in waves(prompts, n, opts.max_rows.max(1)) {
                 let mut wave = Wave::begin(&computer, prompts, &parts, opts, draw)?;
-                on_token(wave.going());
+                on_token(wave.rows.iter().filter(|row| !row.is_padding).count());
                 while wave.going() > 0 {
                     wave.shrink()?;
                     let going = wave.going();
