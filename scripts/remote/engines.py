@@ -70,7 +70,7 @@ def transformers(folder):
         sampling = ["--prompts", prompts(folder), "-n", 1, "--max-new-tokens", 12, "--temperature", 0.001]
         gainsay("sample", "--policy", MODEL, *sampling, "--out", here)
         gainsay("sample", "--policy", f"{address},api=chat", *sampling, "--out", chat)
-        gainsay("sample", "--policy", f"{address},tokenizer={MODEL}", *sampling, "--out", text)
+        gainsay("sample", "--policy", f"{address},api=completions,tokenizer={MODEL}", *sampling, "--out", text)
         texts = [[c["text"] for r in lines(f) for c in r["completions"]] for f in (here, chat, text)]
         assert texts[0] == texts[1] == texts[2], texts
         # It reports no log-probs, and the records do not pretend that it did: they are had from the model here.
@@ -80,7 +80,7 @@ def transformers(folder):
         scored = folder / "transformers-scored.jsonl"
         gainsay("score", "--policy", MODEL, "--in", text, "--out", scored)
         assert all(c["logp"] < 0 for r in lines(scored) for c in r["completions"])
-        refused = gainsay("doctor", "--policy", address, "--local", MODEL, ok=(2,), stream="stderr")
+        refused = gainsay("doctor", "--policy", f"{address},api=completions", "--local", MODEL, ok=(2,), stream="stderr")
         assert "does not give the log-probs of given completions" in refused, refused
         print(f"  transformers serve: {len(texts[0])} greedy completions, the same text as here through both endpoints")
         print("  !! transformers serve ignores `logprobs` and `echo`: log-probs of given completions and `doctor` cannot be")
