@@ -102,8 +102,8 @@ def kept_in(path):
 
 def killed(folder):
     """The server dies in the middle of `score`: a clear error, and nothing is asked twice afterwards."""
-    model, samples = head(folder), 40
-    given, out = rows_of(folder / "killed.jsonl", samples, "answer {0} " * 40), folder / "killed-out.jsonl"
+    model, samples = head(folder), 24
+    given, out = rows_of(folder / "killed.jsonl", samples, "answer {0} " * 15), folder / "killed-out.jsonl"
     answers = folder / "killed-out.jsonl.answers"
     with RewardServer(folder, model) as server:
         port = server.url.rsplit(":", 1)[1]

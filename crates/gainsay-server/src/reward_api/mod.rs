@@ -21,13 +21,13 @@ pub use item::Item;
 pub use routes::app;
 pub use state::{Count, Engine, Limits, Loader, Member, Reload, RewardState, SharedPolicy, SharedReward};
 
-/// The longest that requests under way may take after the server was asked to stop.
-const DRAIN: Duration = Duration::from_secs(60);
+/// The longest that requests under way may take after the server was asked to stop: what trainers' clients wait.
+const DRAIN: Duration = Duration::from_secs(180);
 
 /// Serves until `stop` resolves, then finishes what is under way.
 ///
 /// # Errors
-/// What the socket reports.
+/// What the socket reports; requests that are still under way at the limit.
 pub async fn serve(
     listener: TcpListener,
     state: RewardState,
@@ -44,6 +44,9 @@ pub async fn serve(
         () = async {
             let _ = stopping.changed().await;
             tokio::time::sleep(DRAIN).await;
-        } => Ok(()),
+        } => Err(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            format!("requests were still under way {} s after it was asked to stop", DRAIN.as_secs()),
+        )),
     }
 }
