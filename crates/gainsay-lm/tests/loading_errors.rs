@@ -93,7 +93,7 @@ fn assert_says(text: &str, parts: &[&str]) {
 fn specs_that_name_nothing() {
     assert_says(&error_of(""), &["give a folder"]);
     assert_says(&error_of("no/such/folder"), &["no/such/folder", "no such folder or file"]);
-    assert_says(&error_of("http://localhost:8000"), &["gainsay-remote"]);
+    assert_says(&error_of("http://localhost:8000"), &["not a server", "give a folder"]);
     assert_says(&error_of("tiny-random:x"), &["seed `x`"]);
     let dir = tempfile::tempdir().unwrap();
     assert_says(&error_of(dir.path().to_str().unwrap()), &["config.json"]);
