@@ -99,7 +99,7 @@ fn both_orders_the_cost_and_no_question_twice() {
         rows(|i| {
             let answer = if i % 4 == 0 { "second" } else { "first" };
             json!({ "schema": 1, "id": format!("p{i}/0-1"), "prompt": format!("q {i}"), "first": { "text": "a" },
-                "second": { "text": "b" }, "answer": answer })
+                "second": { "text": "b" }, "answer": answer, "p_first": f64::from(u8::from(answer == "first")) })
         }),
     );
     put("template.txt", "Own words.\n{prompt}\nA: {a}\nB: {b}\n".into());
@@ -131,7 +131,7 @@ fn both_orders_the_cost_and_no_question_twice() {
         command(dir.path(), &args).output().expect("it runs")
     };
     let output = judge(33);
-    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stderr(&output).contains("out of credit"), "{}", stderr(&output));
     assert!(!dir.path().join("judged.jsonl").exists());
     let output = ok(judge(usize::MAX));

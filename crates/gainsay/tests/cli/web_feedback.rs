@@ -110,7 +110,7 @@ fn a_run_waits_for_people_is_stopped_and_goes_on_with_what_they_said() {
     assert!(sent.success());
     let (code, said) = run.end();
     assert_eq!(code, Some(130), "{said}");
-    assert!(said.contains("the same command again goes on from there"), "{said}");
+    assert!(said.contains("The same command goes on where it stopped"), "{said}");
     assert!(!folder.join("preferences.jsonl").exists(), "half of the answers are no file");
 
     let mut run = Run::start(dir.path());
