@@ -437,7 +437,7 @@ fn rankings_are_files_like_all_others() {
     for name in ["r.jsonl", "r.jsonl.gz", "r.parquet"] {
         let path = folder.path().join(name);
         files::write_all(&path, std::slice::from_ref(&record)).unwrap();
-        assert_eq!(files::read_all::<RankingRecord>(&path).unwrap(), [record.clone()], "{name}");
+        assert_eq!(files::read_all::<RankingRecord>(&path).unwrap(), std::slice::from_ref(&record), "{name}");
     }
     // As prompts they are rollouts; what is unknown there is kept.
     let prompts = files::read_all::<PromptRecord>(folder.path().join("r.jsonl")).unwrap();

@@ -240,18 +240,17 @@ impl<'a> PolicyRun<'a> {
         let options = self.options;
         let (old, tapes) =
             pass::forward(&self.weights, sequences, options.temperature, options.settings.batch_tokens, &self.grads)?;
-        let (base, at_one) = self.base_logps(sequences)?.into_iter().unzip();
+        let [base, at_one] = self.base_logps(sequences)?;
         Ok((Experience { rewards: rewards.to_vec(), old, base }, at_one, tapes))
     }
 
     /// The base's token log-probs at the policy's temperature and at 1, in the batches in which a
     /// local reward model has read the same sequences, whose lower layers may be the base's.
-    fn base_logps(&self, sequences: &[Sequence]) -> Result<Vec<(Vec<f32>, Vec<f32>)>, LmError> {
-        let mut out = Vec::with_capacity(sequences.len());
+    fn base_logps(&self, sequences: &[Sequence]) -> Result<[Vec<Vec<f32>>; 2], LmError> {
+        let mut out = [Vec::with_capacity(sequences.len()), Vec::with_capacity(sequences.len())];
         for range in micro_batches(&crate::model::packed::added_rows(sequences), Settings::default().batch_tokens) {
-            let mut logps = completion_logps(&self.base, &sequences[range], &[self.options.temperature, 1.0])?;
-            let at_one = logps.pop().unwrap_or_default();
-            out.extend(logps.pop().unwrap_or_default().into_iter().zip(at_one));
+            let logps = completion_logps(&self.base, &sequences[range], &[self.options.temperature, 1.0])?;
+            out.iter_mut().zip(logps).for_each(|(out, logps)| out.extend(logps));
         }
         Ok(out)
     }
