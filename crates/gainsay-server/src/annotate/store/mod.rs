@@ -12,7 +12,7 @@ mod queue;
 mod review;
 mod schema;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sqlx::any::AnyPoolOptions;
 use sqlx::{Any, AnyConnection, AnyPool, Connection, Row, Transaction};
@@ -86,6 +86,8 @@ pub struct Store {
     engine: Engine,
     /// One writer at a time on SQLite: waiting here is fair and wakes at once.
     writer: Mutex<()>,
+    /// Answers given and wanted as of then, where counting them takes long.
+    totals: Mutex<Option<(Instant, [i64; 2])>>,
 }
 
 /// A write transaction, with this process's turn where the engine needs one.
@@ -131,7 +133,7 @@ impl Store {
         prepare(&mut probe, engine).await.map_err(refused)?;
         probe.close().await.map_err(refused)?;
         let pool = options.connect(&url).await.map_err(refused)?;
-        let store = Self { pool, engine, writer: Mutex::new(()) };
+        let store = Self { pool, engine, writer: Mutex::new(()), totals: Mutex::default() };
         store.make_tables().await.map_err(|e| match e {
             AnnotateError::Database(e) => refused(e),
             other => other,

@@ -1,5 +1,7 @@
 //! Who gets which item, and what they answer.
 
+use std::time::{Duration, Instant};
+
 use gainsay_core::rng::Key;
 use sqlx::Row;
 
@@ -11,6 +13,12 @@ use crate::annotate::web::token;
 
 /// How many answers back an annotator may go.
 const UNDO_DEPTH: i64 = 10;
+
+/// Answers wanted from which on a project is large.
+const MANY_ANSWERS: i64 = 10_000;
+
+/// How long the totals of a large project are kept.
+const TOTALS_AGE: Duration = Duration::from_secs(1);
 
 /// The open items for an annotator, the strongest conflict first; `$1` is the annotator.
 const CANDIDATE: &str = "SELECT i.id FROM items i WHERE i.taken < i.overlap AND i.expected IS NULL
@@ -332,6 +340,17 @@ impl Store {
         .bind(now() - 3_600_000)
         .fetch_one(&self.pool)
         .await?;
+        let [answered, wanted] = self.totals().await?;
+        Ok(Progress { mine: mine.try_get(0)?, last_hour: mine.try_get(1)?, answered, wanted })
+    }
+
+    /// Answers given, at most the overlap an item, and wanted. Of a large project, where it takes
+    /// longer than all else that a page needs, it is at most a second old.
+    async fn totals(&self) -> Result<[i64; 2]> {
+        let mut known = self.totals.lock().await;
+        if let Some((_, totals)) = known.filter(|(at, _)| at.elapsed() < TOTALS_AGE) {
+            return Ok(totals);
+        }
         let all = sqlx::query(
             "SELECT CAST(COALESCE(SUM(CASE WHEN taken < overlap THEN taken ELSE overlap END), 0) AS BIGINT),
              CAST(COALESCE(SUM(overlap), 0) AS BIGINT) FROM items WHERE expected IS NULL",
@@ -345,12 +364,10 @@ impl Store {
         .fetch_one(&self.pool)
         .await?
         .try_get(0)?;
-        Ok(Progress {
-            mine: mine.try_get(0)?,
-            last_hour: mine.try_get(1)?,
-            answered: all.try_get::<i64, _>(0)? - leased,
-            wanted: all.try_get(1)?,
-        })
+        let wanted = all.try_get(1)?;
+        let totals = [all.try_get::<i64, _>(0)? - leased, wanted];
+        *known = (wanted > MANY_ANSWERS).then(|| (Instant::now(), totals));
+        Ok(totals)
     }
 }
 

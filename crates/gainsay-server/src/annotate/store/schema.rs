@@ -8,15 +8,13 @@ pub(super) const VERSION: &str = "1";
 ///
 /// `items.taken` counts the rows of `work` that hold one of the item's places: leased or answered.
 /// It changes only in transactions that hold the item's row.
-pub(super) const TABLES: [&str; 12] = [
+pub(super) const TABLES: [&str; 11] = [
     "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS items (
         id BIGINT PRIMARY KEY, ext_id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, body TEXT NOT NULL,
         priority DOUBLE PRECISION NOT NULL, overlap BIGINT NOT NULL, taken BIGINT NOT NULL DEFAULT 0,
         expected TEXT)",
     "CREATE INDEX IF NOT EXISTS items_open ON items (priority, id) WHERE taken < overlap AND expected IS NULL",
-    // Every page says how far all are: from here, without touching the texts.
-    "CREATE INDEX IF NOT EXISTS items_places ON items (expected, taken, overlap)",
     "CREATE TABLE IF NOT EXISTS annotators (
         id BIGINT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created BIGINT NOT NULL, active BIGINT NOT NULL,
         briefed BIGINT NOT NULL DEFAULT 0, answered BIGINT NOT NULL DEFAULT 0)",
