@@ -109,6 +109,11 @@ impl FeatureCache {
         Ok(())
     }
 
+    /// How many of the sequences are not known yet.
+    pub fn missing(&self, sequences: &[Sequence]) -> usize {
+        sequences.iter().filter(|s| !self.known.contains_key(&key(s))).count()
+    }
+
     /// Features of the sequences, of which those not known yet are computed by `compute`, in
     /// order, in lots; returns them and how many were computed.
     ///

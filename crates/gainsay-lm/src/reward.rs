@@ -7,7 +7,7 @@ use gainsay_core::engine::{EngineError, RewardFn, RewardsByHead, ScoreItem};
 use serde::{Deserialize, Serialize};
 
 use crate::error::LmError;
-use crate::features::{Read, read_features};
+use crate::features::{FeatureCache, Read, read_features};
 use crate::model::packed::added_rows;
 use crate::model::{Mat, Model, Packed};
 use crate::save::Heads;
@@ -198,6 +198,32 @@ impl LocalReward {
         let features = features_of(&self.model.model, &sequences, kind, layer, self.settings.batch_tokens)?;
         self.counters.add_tokens(sequences.iter().map(|s| s.tokens.len()).sum());
         Ok(features)
+    }
+
+    /// The last token's features of the items, `[items, hidden]`, of which only those that `cache`
+    /// does not know are computed; `told` hears of each lot, how many items it had and how many
+    /// are still to do.
+    ///
+    /// # Errors
+    /// As [`LocalReward::features`], and a cache that cannot be read or written.
+    pub fn cached_features(
+        &self,
+        items: &[ScoreItem<'_>],
+        cache: &mut FeatureCache,
+        mut told: impl FnMut(usize, usize),
+    ) -> Result<Mat, LmError> {
+        let (model, width) = (&self.model.model, self.model.model.backbone.config.hidden_size);
+        cache.open(&self.model.identity, &[Read::LAST], width)?;
+        let sequences = self.encode(items)?;
+        let mut left = cache.missing(&sequences);
+        let compute = |new: &[Sequence]| {
+            let features = read_features(model, new, &[Read::LAST], self.settings.batch_tokens)?;
+            self.counters.add_tokens(new.iter().map(|s| s.tokens.len()).sum());
+            left -= new.len();
+            told(new.len(), left);
+            Ok(features)
+        };
+        Ok(cache.rows(&sequences, width, compute)?.0)
     }
 }
 

@@ -167,8 +167,17 @@ pub fn reward(spec: &str, options: &ModelOptions) -> Result<LocalReward> {
 
 /// Where the answers of servers are kept while `out` is being made.
 pub fn answers_beside(out: &Path) -> PathBuf {
-    let mut name = out.as_os_str().to_owned();
-    name.push(".answers");
+    beside(out, ".answers")
+}
+
+/// Where the features of a file's completions are kept.
+pub fn features_beside(file: &Path) -> PathBuf {
+    beside(file, ".features")
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
     PathBuf::from(name)
 }
 

@@ -14,6 +14,11 @@ pub trait Refit: Send + Sync {
     /// # Errors
     /// In words for the admin; the queue stays as it was.
     fn refit(&self, answered: &[PreferenceRecord]) -> Result<Refitted, String>;
+
+    /// What is still being prepared, in words for the admin: no fit is asked for meanwhile.
+    fn preparing(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What came out of one fit.

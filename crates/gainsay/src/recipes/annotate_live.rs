@@ -1,16 +1,19 @@
 //! Live mode of the annotation app: a reward head learns from the answers, and the queue follows
 //! where it contradicts the policy now.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use gainsay_core::conflict::{kendall_tau_distance, pacs};
 use gainsay_core::engine::ScoreItem;
 use gainsay_core::files;
 use gainsay_core::record::{PreferenceRecord, PromptRecord, SelectionRecord};
 use gainsay_lm::model::Mat;
-use gainsay_lm::reward::{FeatureKind, head_product};
+use gainsay_lm::features::FeatureCache;
+use gainsay_lm::reward::head_product;
 use gainsay_lm::train::{HeadFitOptions, PairLabel, fit_head, is_heldout};
 use gainsay_server::annotate::live::{Refit, Refitted};
 use gainsay_server::annotate::store::ReRank;
@@ -30,23 +33,31 @@ struct Pair {
     second: usize,
 }
 
-/// A head on the features of a pool's completions.
+/// A head on the features of the completions that the selection's prompts have in a pool.
 pub struct HeadRefit {
+    /// Prompts with a pair in the selection.
     pool: Vec<PromptRecord>,
     /// Of each prompt, the row of its first completion.
     start: Vec<usize>,
     pairs: Vec<Pair>,
     spec: String,
+    /// Where features are kept for the next start.
+    cache: PathBuf,
+    /// Completions without features so far.
+    left: AtomicUsize,
     features: OnceLock<std::result::Result<Mat, String>>,
 }
 
 impl HeadRefit {
-    /// Prepares live mode; the features are computed on a thread of their own.
+    /// Prepares live mode; the features are computed on a thread of their own and kept beside the
+    /// pool.
     ///
     /// # Errors
     /// A pool without log-probs, or without a prompt of the selection.
     pub fn new(spec: &str, pool: &Path, selection: &[SelectionRecord]) -> Result<Arc<Self>> {
-        let records: Vec<PromptRecord> = files::read_all(pool)?;
+        let asked: HashSet<&str> = selection.iter().map(|pair| pair.prompt_id.as_str()).collect();
+        let mut records: Vec<PromptRecord> = files::read_all(pool)?;
+        records.retain(|record| asked.contains(record.id.as_str()));
         let wrong = |what: String| Error::Input(format!("{}: {what}", pool.display()));
         let mut start = Vec::with_capacity(records.len());
         let mut rows = 0;
@@ -69,7 +80,15 @@ impl HeadRefit {
             }
             pairs.push(Pair { id: pair.id.clone(), prompt, first, second });
         }
-        let refit = Arc::new(Self { pool: records, start, pairs, spec: spec.into(), features: OnceLock::new() });
+        let refit = Arc::new(Self {
+            pool: records,
+            start,
+            pairs,
+            spec: spec.into(),
+            cache: models::features_beside(pool),
+            left: AtomicUsize::new(rows),
+            features: OnceLock::new(),
+        });
         let ahead = refit.clone();
         std::thread::spawn(move || ahead.features().map(|_| ()));
         Ok(refit)
@@ -82,7 +101,7 @@ impl HeadRefit {
 
     /// The last token's features of every completion.
     fn compute(&self) -> Result<Mat> {
-        let model = models::featurizer(&self.spec, Dtype::F32)?;
+        let model = models::featurizer(&self.spec, Dtype::Bf16)?;
         let items: Vec<ScoreItem<'_>> = self
             .pool
             .iter()
@@ -94,7 +113,14 @@ impl HeadRefit {
                 finish: c.finish,
             })
             .collect();
-        Ok(model.features(&items, FeatureKind::LastToken, None)?)
+        let (started, mut done) = (Instant::now(), 0);
+        let told = |lot: usize, left: usize| {
+            done += lot;
+            self.left.store(left, Ordering::Relaxed);
+            let seconds = started.elapsed().as_secs_f64() * left as f64 / done as f64;
+            eprintln!("annotate: live mode: {left} completions without features, about {seconds:.0} s left");
+        };
+        Ok(model.cached_features(&items, &mut FeatureCache::in_folder(&self.cache)?, told)?)
     }
 }
 
@@ -102,6 +128,11 @@ impl HeadRefit {
 pub struct Shared(pub Arc<HeadRefit>);
 
 impl Refit for Shared {
+    fn preparing(&self) -> Option<String> {
+        let left = || self.0.left.load(Ordering::Relaxed);
+        self.0.features.get().is_none().then(|| format!("features of {} completions are still computed", left()))
+    }
+
     fn refit(&self, answered: &[PreferenceRecord]) -> std::result::Result<Refitted, String> {
         let this = &self.0;
         let features = this.features()?;

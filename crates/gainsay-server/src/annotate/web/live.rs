@@ -12,11 +12,15 @@ use crate::annotate::live::Point;
 
 /// Waits for answers and refits, until the server ends.
 pub(super) async fn follow(app: Arc<App>) {
-    let Some(every) = app.live.as_ref().map(|live| live.every.max(1)) else { return };
+    let Some(live) = &app.live else { return };
+    let every = live.every.max(1);
     let mut done = 0;
     loop {
         // Other servers on the same database do not wake this one.
         tokio::time::timeout(Duration::from_secs(5), app.answered.notified()).await.ok();
+        if live.refit.preparing().is_some() {
+            continue;
+        }
         let problem = match app.store.answer_count().await {
             Ok(answers) if answers >= done + every => {
                 done = answers;
@@ -58,6 +62,7 @@ async fn refit(app: &Arc<App>, answers: i64) -> Result<()> {
 pub(super) fn curve(app: &App) -> Markup {
     let points = app.curve.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let problem = app.live_problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let preparing = app.live.as_ref().and_then(|live| live.refit.preparing());
     let known: Vec<(i64, f64)> = points.iter().filter_map(|p| Some((p.answers, p.accuracy?))).collect();
     let most = known.last().map_or(1, |p| p.0).max(1) as f64;
     let place = |(answers, accuracy): &(i64, f64)| {
@@ -85,6 +90,8 @@ pub(super) fn curve(app: &App) -> Markup {
                     }
                     text x="500" y="147" { (most) " answers" }
                 }
+            } @else if let Some(preparing) = preparing {
+                p { "No fit yet: " (preparing) "." }
             } @else {
                 p { "No fit yet: the first comes with the first batch of answers." }
             }
