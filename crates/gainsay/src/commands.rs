@@ -6,7 +6,7 @@ mod remote;
 mod training;
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gainsay_core::conflict::{Compat, ConflictOptions, LogpKind, Scope};
 use gainsay_core::engine::{Decoding, LogProb};
@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 
 use crate::cli::{self, Command, DecodingArgs, LogpArg, ScopeArg, TrainCommand};
 use crate::error::{Error, Result};
+use crate::experiment::experiment;
+use crate::experiment::plan::Plan;
 use crate::inputs;
 use crate::models::{self, ModelOptions};
 use crate::progress::{Figures, human_seconds};
@@ -32,6 +34,7 @@ pub fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Demo(args) => demo(&args),
         Command::Run(args) => run_recipe(&args),
+        Command::Experiment(args) => experiment_command(&args),
         Command::Sample(args) => sample_command(&args),
         Command::Score(args) => score_command(&args),
         Command::Conflicts(args) => conflicts_command(&args),
@@ -59,30 +62,56 @@ fn demo(args: &cli::DemoArgs) -> Result<()> {
 
 fn run_recipe(args: &cli::RunArgs) -> Result<()> {
     let recipe = Recipe::read(&args.recipe)?;
-    let name = args.recipe.file_stem().unwrap_or_default();
-    let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
+    let out = args.out.clone().unwrap_or_else(|| run_named_after(&args.recipe));
     whole_loop(&recipe, &out, (args.threads, args.device), args.dry_run)
+}
+
+fn run_named_after(file: &Path) -> PathBuf {
+    Path::new("runs").join(file.file_stem().unwrap_or_default())
+}
+
+fn experiment_command(args: &cli::ExperimentArgs) -> Result<()> {
+    let plan = Plan::read(&args.file)?;
+    let out = args.out.clone().unwrap_or_else(|| run_named_after(&args.file));
+    let threads = models::threads(args.threads);
+    if args.dry_run {
+        let costs = plan.runs().map(|(_, recipe)| Ok((cost::count(&recipe)?, recipe.dtype)));
+        return print_cost(&costs.collect::<Result<Vec<_>>>()?);
+    }
+    models::place_on(args.device)?;
+    let name = args.file.file_stem().unwrap_or_default().to_string_lossy();
+    let found = experiment(&name, &plan, &out, threads, args.device).map_err(|error| resumable(error, &out))?;
+    eprintln!("the report: {}", out.join("report.html").display());
+    if args.json { print_json(&to_json(&found)?) } else { print(&found.render()) }
 }
 
 fn whole_loop(recipe: &Recipe, out: &Path, (threads, device): (usize, cli::Device), dry_run: bool) -> Result<()> {
     let threads = models::threads(threads);
     if dry_run {
-        return print_cost(recipe);
+        return print_cost(&[(cost::count(recipe)?, recipe.dtype)]);
     }
     models::place_on(device)?;
-    let report = run::run(recipe, out, threads, device).map_err(|error| match error {
+    let report = run::run(recipe, out, threads, device).map_err(|error| resumable(error, out))?;
+    eprintln!("the report: {}", report.display());
+    print(&format!("{}\n", report.display()))
+}
+
+/// The error, which says how to go on where it was Ctrl-C.
+fn resumable(error: Error, out: &Path) -> Error {
+    match error {
         Error::Interrupted(_) => Error::Interrupted(format!(
             "stopped by Ctrl-C. The same command goes on where it stopped: {}",
             out.display()
         )),
         other => other,
-    })?;
-    eprintln!("the report: {}", report.display());
-    print(&format!("{}\n", report.display()))
+    }
 }
 
-fn print_cost(recipe: &Recipe) -> Result<()> {
-    let cost = cost::count(recipe)?;
+/// Prints what runs cost together; an experiment's share work, so that these are upper bounds.
+fn print_cost(runs: &[(cost::Cost, cli::Dtype)]) -> Result<()> {
+    let cost: cost::Cost = runs.iter().map(|(cost, _)| cost.clone()).sum();
+    let seconds = runs.iter().map(|(cost, dtype)| cost.seconds(&cost::Speeds::reference(*dtype))).sum();
+    let dtype = runs.first().map(|(_, dtype)| *dtype).unwrap_or_default();
     print(&format!(
         "completions     {}\nlabels          {}\nsampled tokens  {}\nscored tokens   {}\ntrained tokens  {}\n\
          time            about {} with {} in {} on 2 cores with AVX-512\nmemory          about {:.1} GiB\n",
@@ -91,9 +120,9 @@ fn print_cost(recipe: &Recipe) -> Result<()> {
         cost.sampled_tokens,
         cost.scored_tokens,
         cost.trained_tokens,
-        human_seconds(cost.seconds(&cost::Speeds::reference(recipe.dtype))),
+        human_seconds(seconds),
         cost::REFERENCE_MODEL,
-        recipe.dtype,
+        dtype,
         cost::REFERENCE_GIB,
     ))
 }

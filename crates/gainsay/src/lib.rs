@@ -4,6 +4,7 @@
 //!
 //! - [`recipes`]: one file a stage; each reads files, writes files.
 //! - [`run`]: the whole loop in one directory.
+//! - [`experiment`]: variants of a recipe over seeds.
 //! - [`evaluation`]: how good a policy is, with intervals.
 //! - [`report`]: one HTML page for people.
 
@@ -11,6 +12,7 @@ pub mod cli;
 pub mod commands;
 pub mod error;
 pub mod evaluation;
+pub mod experiment;
 pub mod inputs;
 pub mod interrupt;
 pub mod models;

@@ -15,6 +15,8 @@ pub enum IntervalMethod {
     Normal,
     /// Wilson's score interval of a proportion (Wilson 1927).
     Wilson,
+    /// Student's t on the values' own spread (Student 1908).
+    Student,
 }
 
 /// An estimate with its 95 % interval.

@@ -11,6 +11,7 @@ mod calibration;
 mod dawid_skene;
 mod interval;
 mod moments;
+mod student;
 
 pub use agreement::{Metric, cohen_kappa, fleiss_kappa, krippendorff_alpha, krippendorff_interval};
 pub use auroc::{Case, Ranked, Tally, auroc, auroc_weighted};
@@ -19,6 +20,7 @@ pub use calibration::{Calibration, ReliabilityBin, calibration};
 pub use dawid_skene::{DawidSkene, DawidSkeneOptions, Label, dawid_skene};
 pub use interval::{Interval, IntervalMethod, wilson};
 pub use moments::{CoMoments, Moments};
+pub use student::student_interval;
 
 /// Arithmetic mean; `None` of nothing.
 pub fn mean(values: &[f64]) -> Option<f64> {

@@ -41,6 +41,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// The whole loop of a recipe; on an existing directory it resumes
     Run(RunArgs),
+    /// Variants of a recipe over seeds: tables, curves, a report; on an existing directory it resumes
+    Experiment(ExperimentArgs),
     /// Sample completions from a policy, with each token's log-prob
     Sample(SampleArgs),
     /// Add log-probs, proxy rewards and gold rewards to the completions of a file
@@ -129,6 +131,28 @@ pub struct RunArgs {
     /// Say what it will cost, and stop
     #[arg(long)]
     pub dry_run: bool,
+    /// Threads; 0 takes every core
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub threads: usize,
+    /// Where models run; GPUs need a build with `--features cuda`
+    #[arg(long, default_value_t = Device::Cpu, value_name = "cpu|cuda[:I]")]
+    pub device: Device,
+}
+
+/// `gainsay experiment`.
+#[derive(Args, Debug)]
+pub struct ExperimentArgs {
+    /// Seeds, a recipe and its variants, a TOML file
+    pub file: PathBuf,
+    /// Directory of all runs; by default runs/<the file's name>
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Say what it will cost, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
     /// Threads; 0 takes every core
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,

@@ -180,7 +180,7 @@ pub fn differences(a: (&str, &[PromptMetrics]), b: (&str, &[PromptMetrics]), see
 }
 
 /// "Not distinguishable" where the interval holds 0.
-fn verdict(difference: &Interval) -> Verdict {
+pub fn verdict(difference: &Interval) -> Verdict {
     match (difference.holds(0.0), difference.estimate > 0.0) {
         (true, _) => Verdict::NotDistinguishable,
         (false, true) => Verdict::Higher,

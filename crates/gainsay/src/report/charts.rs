@@ -217,9 +217,9 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
-/// Lines over steps on shared axes, told apart by color and dash; `None` where no series has two
+/// Lines on shared axes, told apart by color and dash; `None` where no series has two
 /// points to join.
-pub fn curves(series: &[Series], y_title: &str, from_zero: bool) -> Option<String> {
+pub fn curves(series: &[Series], x_title: &str, y_title: &str, from_zero: bool) -> Option<String> {
     let finite = |s: &Series| -> Vec<(f64, f64)> {
         s.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
     };
@@ -238,7 +238,7 @@ pub fn curves(series: &[Series], y_title: &str, from_zero: bool) -> Option<Strin
     let pad = if y.1 > y.0 { 0.06 * (y.1 - y.0) } else { 0.5 };
     let bottom = if from_zero && y.0 == 0.0 { 0.0 } else { y.0 - pad };
     let frame = Frame { x, y: (bottom, y.1 + pad) };
-    let mut body = axes(&frame, "Step", "", (6, 4));
+    let mut body = axes(&frame, x_title, "", (6, 4));
     let drawn: String = lines
         .iter()
         .enumerate()
@@ -254,7 +254,7 @@ pub fn curves(series: &[Series], y_title: &str, from_zero: bool) -> Option<Strin
             _ => None,
         })
         .collect();
-    Some(plot("bare", "13rem", &format!("{y_title} by step: {}", ends.join("; ")), &body))
+    Some(plot("bare", "13rem", &format!("{y_title} by {}: {}", x_title.to_lowercase(), ends.join("; ")), &body))
 }
 
 /// The legend of [`curves`].
@@ -335,11 +335,11 @@ mod tests {
     #[test]
     fn curves_leave_out_what_is_not_a_number() {
         let series = |points: &[(f64, f64)]| Series { name: "arm".into(), points: points.into() };
-        let svg = curves(&[series(&[(0.0, 1.0), (1.0, f64::NAN), (2.0, 3.0)])], "Reward", false);
+        let svg = curves(&[series(&[(0.0, 1.0), (1.0, f64::NAN), (2.0, 3.0)])], "Step", "Reward", false);
         let svg = svg.unwrap();
         assert_eq!(svg.matches("<polyline").count(), 1);
         assert!(svg.contains("arm from 1.00 to 3.00"));
         assert!(!svg.contains("NaN"));
-        assert_eq!(curves(&[series(&[(0.0, 1.0)])], "Reward", false), None);
+        assert_eq!(curves(&[series(&[(0.0, 1.0)])], "Step", "Reward", false), None);
     }
 }

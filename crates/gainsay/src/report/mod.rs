@@ -7,6 +7,7 @@
 mod cards;
 mod charts;
 mod data;
+mod experiment;
 mod load;
 mod map;
 mod measures;
@@ -23,7 +24,9 @@ use std::path::{Path, PathBuf};
 use gainsay_core::files::{self, FileError};
 
 pub use data::{Answers, Arm, Correlation, Missing, ReportData, Settings, Step, Summary, Timing};
+pub use experiment::write_experiment;
 pub use load::load;
+pub use measures::{MEASURES, Measure};
 pub use page::render;
 pub use pool::{Asked, Conflict, Dot, Pool, RegionTally, Side, Tally};
 pub use validation::{Knowledge, Recommendation, Score, Validation};

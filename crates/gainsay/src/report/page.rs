@@ -31,40 +31,47 @@ pub fn render(data: &ReportData) -> String {
             format!(r#"<section aria-labelledby="{0}"><h2 id="{0}">{1}</h2>{2}</section>"#, s.anchor, s.heading, s.body)
         })
         .collect();
-    let name = escape(&data.name);
-    // The policy lets nothing in from outside and runs no script, whatever a completion holds.
+    let header = format!(
+        concat!(
+            "<p class=\"kicker\"><b>Gainsay</b> · run report · <b>{name}</b></p>",
+            "<h1>Where the reward model and the policy contradict each other</h1>{notice}",
+            "<p class=\"lede\">{verdict}</p>{figures}<nav aria-label=\"Sections\"><ul>{nav}</ul></nav>",
+        ),
+        name = escape(&data.name),
+        notice = notice(data),
+        verdict = paragraph(data),
+        figures = key_figures(data),
+        nav = nav,
+    );
+    document(&data.name, &header, &body, FOOTER)
+}
+
+/// A page of its own around the HTML of its parts, with `title` as text. The policy lets nothing in
+/// from outside and runs no script, whatever a completion holds.
+pub fn document(title: &str, header: &str, body: &str, footer: &str) -> String {
     format!(
         concat!(
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">",
             r#"<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">"#,
             r#"<meta name="viewport" content="width=device-width,initial-scale=1">"#,
             r#"<meta name="referrer" content="no-referrer"><meta name="color-scheme" content="light dark">"#,
-            "<title>{name} · Gainsay</title><style>{css}</style></head><body>",
-            "<a class=\"skip\" href=\"#map\">Skip to the conflict map</a>\n",
-            "<header><p class=\"kicker\"><b>Gainsay</b> · run report · <b>{name}</b></p>",
-            "<h1>Where the reward model and the policy contradict each other</h1>{notice}",
-            "<p class=\"lede\">{verdict}</p>{figures}<nav aria-label=\"Sections\"><ul>{nav}</ul></nav></header>\n",
-            "<main>{body}</main>\n<footer>{footer}</footer></body></html>\n"
+            "<title>{title} · Gainsay</title><style>{css}</style></head><body>",
+            "<a class=\"skip\" href=\"#main\">Skip to the contents</a>\n",
+            "<header>{header}</header>\n<main id=\"main\">{body}</main>\n",
+            "<footer><p>Written by Gainsay {version}. {footer} This page is one file: it loads nothing and runs no script.</p>",
+            "</footer></body></html>\n"
         ),
-        name = name,
+        title = escape(title),
         css = CSS,
-        notice = notice(data),
-        verdict = paragraph(data),
-        figures = key_figures(data),
-        nav = nav,
+        header = header,
         body = body,
-        footer = footer(),
+        version = env!("CARGO_PKG_VERSION"),
+        footer = footer,
     )
 }
 
-fn footer() -> String {
-    format!(
-        "<p>Written by Gainsay {}. Intervals are 95 %, by bootstrap over prompts. Gold stands in for \
-         people’s judgment and is itself a model or a label with errors of its own. This page is one \
-         file: it loads nothing and runs no script.</p>",
-        env!("CARGO_PKG_VERSION")
-    )
-}
+const FOOTER: &str = "Intervals are 95 %, by bootstrap over prompts. Gold stands in for people’s judgment and is itself a \
+                      model or a label with errors of its own.";
 
 /// What is missing of an unfinished run, and what could not be read.
 fn notice(data: &ReportData) -> String {
@@ -272,7 +279,7 @@ fn training_section(arms: &[Arm]) -> String {
                 points: arm.steps.iter().filter_map(|s| Some((s.step, get(s)?))).collect(),
             })
             .collect();
-        match curves(&series, title, from_zero) {
+        match curves(&series, "Step", title, from_zero) {
             Some(svg) => format!("<figure><h3>{title}</h3>{svg}</figure>"),
             None => String::new(),
         }

@@ -54,6 +54,18 @@ pub const REFERENCE_MODEL: &str = "smollm2-135m";
 /// Peak memory of the demo, GiB.
 pub const REFERENCE_GIB: f64 = 3.0;
 
+impl std::iter::Sum for Cost {
+    fn sum<I: Iterator<Item = Self>>(costs: I) -> Self {
+        costs.fold(Self::default(), |a, b| Self {
+            completions: a.completions + b.completions,
+            labels: a.labels + b.labels,
+            sampled_tokens: a.sampled_tokens + b.sampled_tokens,
+            scored_tokens: a.scored_tokens + b.scored_tokens,
+            trained_tokens: a.trained_tokens + b.trained_tokens,
+        })
+    }
+}
+
 impl Cost {
     /// Seconds at the given speeds.
     pub fn seconds(&self, speeds: &Speeds) -> f64 {

@@ -307,6 +307,16 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// A checked recipe of a TOML table.
+    ///
+    /// # Errors
+    /// In words: unknown keys or values out of range.
+    pub fn of_table(table: toml::Table) -> std::result::Result<Self, String> {
+        let recipe: Self = table.try_into().map_err(|e: toml::de::Error| e.to_string().trim_end().to_owned())?;
+        recipe.check()?;
+        Ok(recipe)
+    }
+
     /// The recipe as TOML, every default filled in.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string_pretty(self).map_err(|e| Error::Run(format!("the recipe cannot be written: {e}")))

@@ -68,7 +68,8 @@ fn a_gpu_that_is_not_there_is_refused_by_its_number() {
 fn every_command_that_runs_a_model_asks_for_the_device() {
     let dir = folder();
     fs::write(dir.path().join("recipe.toml"), "policy = \"tiny-random\"\n").expect("the recipe is written");
-    let commands: [&[&str]; 9] = [
+    fs::write(dir.path().join("plan.toml"), "seeds = [0]\n").expect("the plan is written");
+    let commands: [&[&str]; 10] = [
         &["score", "--policy", "tiny-random", "--in", "prompts.jsonl", "--out", "out.jsonl"],
         &["feedback", "--oracle", "gold:x", "--in", "prompts.jsonl", "--out", "out.jsonl"],
         &["evaluate", "--policy", "tiny-random", "--prompts", "prompts.jsonl", "--gold", "x"],
@@ -77,6 +78,7 @@ fn every_command_that_runs_a_model_asks_for_the_device() {
         &["train", "sft", "--policy", "tiny-random", "--in", "prompts.jsonl", "--out", "out"],
         &["serve", "--reward", "x", "--port", "0"],
         &["run", "recipe.toml", "--out", "run"],
+        &["experiment", "plan.toml", "--out", "run"],
         &["demo", "--quick", "--out", "run"],
     ];
     for command in commands {

@@ -5,6 +5,7 @@ mod bad_input;
 mod common;
 mod device;
 mod ecosystem;
+mod experiment;
 mod interop;
 mod judge;
 mod output;

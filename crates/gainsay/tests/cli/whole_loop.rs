@@ -24,7 +24,7 @@ pub fn prepared() -> tempfile::TempDir {
 }
 
 /// Every file below a folder by its relative path, without the two that hold wall-clock values.
-fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -48,7 +48,7 @@ fn run(dir: &Path, out: &str) -> std::process::Output {
 }
 
 /// The same files with the same bytes.
-fn assert_same(a: &BTreeMap<PathBuf, Vec<u8>>, b: &BTreeMap<PathBuf, Vec<u8>>) {
+pub fn assert_same(a: &BTreeMap<PathBuf, Vec<u8>>, b: &BTreeMap<PathBuf, Vec<u8>>) {
     assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
     for (name, bytes) in a {
         assert!(bytes == &b[name], "{} differs", name.display());
