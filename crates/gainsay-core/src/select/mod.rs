@@ -31,10 +31,12 @@ mod rso;
 mod shf_cas;
 
 pub use options::{PairRule, SelectError, SelectOptions, Strategy};
+pub use rso::acceptance_rounds;
 
 use crate::conflict::ConventionCheck;
 use crate::record::{Candidate, PromptRecord, SCHEMA, SelectionRecord, Why};
 use best::Best;
+use features::Chosen;
 use pool::Group;
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
@@ -91,8 +93,16 @@ pub struct SelectionStats {
     pub repeated_pairs: u64,
     /// Pairs left out because they were asked before.
     pub asked_before: u64,
+    /// Pairs that a strategy on features did not look at, because there are too many to compare
+    /// each with each.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub thinned: u64,
     /// Of `rso` alone.
     pub rso: Option<RsoStats>,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// How statistical rejection sampling went.
@@ -134,7 +144,9 @@ pub fn select_unasked(
     let mut proposals = Vec::new();
     let mut greedy: Vec<Vec<Proposal>> = vec![Vec::new(); if options.strategy.is_greedy() { records.len() } else { 0 }];
     if options.strategy.is_greedy() {
-        chosen_in_turn(records, options, asked)?.into_iter().for_each(|(r, p)| greedy[r].push(p));
+        let chosen = chosen_in_turn(records, options, asked)?;
+        stats.thinned = chosen.thinned;
+        chosen.proposals.into_iter().for_each(|(r, p)| greedy[r].push(p));
     }
     for (index, record) in records.iter().enumerate() {
         let group = Group::new(record);
@@ -182,12 +194,14 @@ pub fn select_unasked(
     Ok(Selection { records, stats })
 }
 
-/// The proposals of a strategy that chooses pairs one after the other, by record.
+/// The proposals of a strategy that chooses pairs one after the other, by record. `conflict-diverse`
+/// takes the pairs above the thresholds in the order of their features, then those above them
+/// whose features nobody knows or had the time to compare, then those below.
 fn chosen_in_turn(
     records: &[PromptRecord],
     options: &SelectOptions,
     asked: &HashSet<String>,
-) -> Result<Vec<(usize, Proposal)>, SelectError> {
+) -> Result<Chosen, SelectError> {
     let known = |r: usize, i: usize, j: usize| asked.contains(&pair_id(&records[r], i, j));
     if options.strategy != Strategy::ConflictDiverse {
         return Ok(features::propose(records, options, None, known));
@@ -197,13 +211,17 @@ fn chosen_in_turn(
     let places: HashMap<&str, usize> = records.iter().enumerate().map(|(r, record)| (record.id.as_str(), r)).collect();
     let at = |s: &SelectionRecord| Some((*places.get(s.prompt_id.as_str())?, s.first.index, s.second.index));
     let conflicting: HashSet<_> = ranked.iter().filter(|s| s.flags.is_empty()).filter_map(at).collect();
+    if let (false, Some((what, remedy))) = (records.iter().any(features::usable), options.strategy.needs()) {
+        return Err(SelectError::Missing { strategy: options.strategy, what, remedy });
+    }
     let mut out = features::propose(records, options, Some(&conflicting), known);
-    let below = ranked.iter().filter(|s| !s.flags.is_empty()).filter_map(at);
-    out.extend(
-        below
-            .zip(0..)
-            .map(|((r, i, j), rank)| (r, Proposal { i, j, tier: 1, pass: 0, score: -f64::from(rank), below: true })),
-    );
+    let placed: HashSet<_> = out.proposals.iter().map(|(r, p)| (*r, p.i, p.j)).collect();
+    for (rank, selected) in ranked.iter().enumerate() {
+        let Some((r, i, j)) = at(selected).filter(|place| !placed.contains(place)) else { continue };
+        let below = !selected.flags.is_empty();
+        let (tier, pass) = if below { (1, 0) } else { (0, 1) };
+        out.proposals.push((r, Proposal { i, j, tier, pass, score: -(rank as f64), below }));
+    }
     Ok(out)
 }
 
@@ -249,18 +267,22 @@ fn empty_stats(records: &[PromptRecord], options: &SelectOptions) -> SelectionSt
         identical_pairs: 0,
         repeated_pairs: 0,
         asked_before: 0,
+        thinned: 0,
         rso: (options.strategy == Strategy::Rso).then(|| RsoStats { beta: options.rso_beta, ..RsoStats::default() }),
     }
 }
 
-/// Refuses a pool without what the strategy needs, with two records of one id, or with values of
-/// mixed origin.
+/// Refuses a pool without what the strategy needs, with two records of one id, with features of
+/// different lengths where they count, or with values of mixed origin.
 fn check_pool(records: &[PromptRecord], options: &SelectOptions) -> Result<(), SelectError> {
     let mut ids = HashSet::with_capacity(records.len());
     if let Some(twice) = records.iter().find(|r| !ids.insert(&r.id)) {
         return Err(SelectError::DuplicateId { id: twice.id.clone() });
     }
     let strategy = options.strategy;
+    if strategy.is_greedy() {
+        features::check_widths(records)?;
+    }
     let mut check = if strategy.uses_conflict() {
         let measured = |r: &PromptRecord| r.completions.iter().any(|c| c.pacs.is_some());
         if !records.iter().any(measured) {

@@ -41,7 +41,7 @@ pub(super) fn propose(
 
 /// In which round each completion (index, reward) is accepted, 0 the first. Every round accepts
 /// at least the best of those left, so it ends.
-fn acceptance_rounds(candidates: &[(usize, f64)], beta: f64, stream: &mut Stream) -> Vec<(usize, u32)> {
+pub fn acceptance_rounds(candidates: &[(usize, f64)], beta: f64, stream: &mut Stream) -> Vec<(usize, u32)> {
     let mut rounds = Vec::with_capacity(candidates.len());
     let mut left = candidates.to_vec();
     let mut round = 0;

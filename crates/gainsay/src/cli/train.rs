@@ -233,6 +233,9 @@ pub struct TrainPolicyArgs {
     /// ppo: steer beta so that the KL stays here, nats a sequence
     #[arg(long, value_name = "NATS")]
     pub target_kl: Option<f64>,
+    /// ppo: sequences over which beta is steered; fewer steer faster
+    #[arg(long, default_value_t = 10_000.0, value_name = "N")]
+    pub kl_horizon: f64,
     /// ppo, grpo: ratios are clipped to within this of 1
     #[arg(long, default_value_t = 0.2, value_name = "EPS")]
     pub clip_ratio: f64,

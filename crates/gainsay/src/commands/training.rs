@@ -31,6 +31,7 @@ pub(super) fn policy(args: &cli::TrainPolicyArgs) -> Result<()> {
         lr: args.lr,
         beta: args.beta,
         target_kl: args.target_kl,
+        kl_horizon: args.kl_horizon,
         clip_ratio: args.clip_ratio,
         loss: args.loss.into(),
         rso_beta: args.rso_beta,

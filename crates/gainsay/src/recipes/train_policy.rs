@@ -40,6 +40,8 @@ pub struct Options {
     pub beta: Option<f64>,
     /// The KL that PPO's beta is steered to.
     pub target_kl: Option<f64>,
+    /// Sequences over which beta is steered.
+    pub kl_horizon: f64,
     /// Ratios are clipped to within this of 1.
     pub clip_ratio: f64,
     /// DPO's and RSO's loss.
@@ -85,6 +87,7 @@ impl Options {
             lr: wanted.lr,
             beta: Some(wanted.beta),
             target_kl: None,
+            kl_horizon: 10_000.0,
             clip_ratio: 0.2,
             loss: PreferenceLoss::Sigmoid,
             rso_beta: 0.5,
@@ -94,7 +97,8 @@ impl Options {
             temperature: wanted.temperature,
             max_new_tokens: wanted.max_new_tokens.unwrap_or(recipe.sample.max_new_tokens),
             lora: Lora::plain(wanted.rank, wanted.alpha, 0),
-            save_every: 0,
+            // A run that is killed in a stage goes on from there; the stage clears them away.
+            save_every: 10,
             seed: recipe.seed,
             dtype: recipe.dtype,
             round,
@@ -111,6 +115,7 @@ impl Options {
         options.lr = self.lr;
         options.beta = self.beta.unwrap_or(options.beta);
         options.target_kl = self.target_kl;
+        options.horizon = self.kl_horizon;
         options.clip_ratio = self.clip_ratio;
         options.loss = self.loss;
         options.rso_beta = self.rso_beta;
@@ -230,6 +235,9 @@ fn provenance(
     match options.method {
         PolicyMethod::Ppo => {
             add("target_kl", json!(options.target_kl));
+            if options.target_kl.is_some() {
+                add("kl_horizon", json!(options.horizon));
+            }
             add("clip_ratio", json!(options.clip_ratio));
             add("clip_value", json!(options.clip_value));
             add("value_weight", json!(options.value_weight));

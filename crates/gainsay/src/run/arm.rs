@@ -6,6 +6,7 @@ use gainsay_core::engine::RewardFn;
 use gainsay_core::files;
 use gainsay_core::record::PromptRecord;
 use gainsay_core::select::SelectOptions;
+use gainsay_lm::train::checkpoint::training_dir;
 
 use super::Run;
 use crate::error::{Error, Result};
@@ -116,8 +117,9 @@ impl Run<'_> {
             let prompts: Vec<PromptRecord> = files::read_all(self.dir.path("prompts.jsonl"))?;
             let out = self.arm_file(round, arm, "policy");
             let options = train_policy::Options::of_recipe(self.recipe, round)?;
-            train_policy::train_policy(&start, &reward, &prompts, None, &out, Some(&log), &options)
-                .map(|(figures, _)| figures)
+            let (figures, _) = train_policy::train_policy(&start, &reward, &prompts, None, &out, Some(&log), &options)?;
+            clear_checkpoints(&out)?;
+            Ok(figures)
         })
     }
 
@@ -147,5 +149,16 @@ impl Run<'_> {
             everyday: super::prompts::everyday(&self.recipe.evaluate.everyday)?,
             decoding: self.decoding("evaluate", 0),
         })
+    }
+}
+
+/// Removes what a finished training kept to go on from after a kill.
+fn clear_checkpoints(out: &std::path::Path) -> Result<()> {
+    let kept = training_dir(out);
+    match std::fs::remove_dir_all(&kept) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Run(format!("{}: cannot be removed: {e}", kept.display())))
+        }
+        _ => Ok(()),
     }
 }

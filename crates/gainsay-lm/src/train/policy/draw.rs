@@ -1,5 +1,7 @@
 //! A step's completions: drawn from the policy, rewarded, with everybody's log-probs.
 
+use std::collections::HashMap;
+
 use gainsay_core::engine::{Decoding, RewardFn, ScoreItem};
 use gainsay_core::record::Completion;
 use gainsay_core::rng::Key;
@@ -66,13 +68,18 @@ pub(super) fn draw<'a>(
         truncated += u64::from(cut);
         tokens.push(ids);
     }
-    let names: Vec<&str> = prompts.iter().map(|p| p.id.as_str()).collect();
-    let n = vec![k; prompts.len()];
+    // A prompt that comes twice in a step draws twice as many, not the same again.
+    let first = |i: usize| prompts.iter().position(|p| p.id == prompts[i].id).unwrap_or(i);
+    let once: Vec<usize> = (0..prompts.len()).filter(|i| first(*i) == *i).collect();
+    let names: Vec<&str> = once.iter().map(|i| prompts[*i].id.as_str()).collect();
+    let own: Vec<Vec<u32>> = once.iter().map(|i| tokens[*i].clone()).collect();
+    let n: Vec<usize> = once.iter().map(|i| k * (0..prompts.len()).filter(|j| first(*j) == *i).count()).collect();
     let engine = gen_options(tokenizer, decoding, options.settings.max_rows);
-    let generated = draw_completions(model, &tokens, &names, &n, &engine, decoding, |_| ())?;
+    let generated = draw_completions(model, &own, &names, &n, &engine, decoding, |_| ())?;
+    let mut left: HashMap<&str, _> = names.into_iter().zip(generated.into_iter().map(Vec::into_iter)).collect();
     let mut draws = Vec::with_capacity(k * prompts.len());
-    for ((prompt, ids), group) in prompts.into_iter().zip(tokens).zip(generated) {
-        for generated in group {
+    for (prompt, ids) in prompts.iter().copied().zip(tokens) {
+        for generated in left.get_mut(prompt.id.as_str()).into_iter().flat_map(|group| group.by_ref().take(k)) {
             let mut all = ids.clone();
             all.extend_from_slice(&generated.token_ids);
             let sequence = Sequence { tokens: all, prompt_len: ids.len(), truncated: false };
@@ -123,13 +130,17 @@ pub(super) fn rewards(
             }
         },
     };
-    let trouble = match raw.iter().position(|r| !r.is_finite()) {
-        _ if raw.len() != items.len() => format!("{} rewards for {} completions", raw.len(), items.len()),
-        Some(i) => format!("{} as the reward of a completion of prompt {}", raw[i], draws[i].prompt.id),
-        None => {
-            let shaped = shaped(&raw, spreads.as_deref(), &options.shaping);
-            return Ok(Rewards { raw, shaped });
-        }
+    check(&raw, draws, reward).map_err(|trouble| LmError::Run(format!("step {}: {trouble}", t + 1)))?;
+    let shaped = shaped(&raw, spreads.as_deref(), &options.shaping);
+    Ok(Rewards { raw, shaped })
+}
+
+/// One finite reward a draw, or what is wrong.
+pub(super) fn check(rewards: &[f64], draws: &[Draw<'_>], reward: &dyn RewardFn) -> Result<(), String> {
+    let trouble = match rewards.iter().position(|r| !r.is_finite()) {
+        _ if rewards.len() != draws.len() => format!("{} rewards for {} completions", rewards.len(), draws.len()),
+        Some(i) => format!("{} as the reward of a completion of prompt {}", rewards[i], draws[i].prompt.id),
+        None => return Ok(()),
     };
-    Err(LmError::Run(format!("step {}: {} gave {trouble}", t + 1, reward.identity())))
+    Err(format!("{} gave {trouble}", reward.identity()))
 }

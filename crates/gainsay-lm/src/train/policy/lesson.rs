@@ -2,6 +2,7 @@
 //! the best. Pure: no model runs here.
 
 use gainsay_core::rng::Key;
+use gainsay_core::select::acceptance_rounds;
 use gainsay_core::stats::population_std;
 
 use super::options::{PolicyMethod, PolicyOptions};
@@ -48,8 +49,9 @@ pub(super) struct Tally {
     pub tokens: usize,
 }
 
-/// The units of a step, prompt by prompt; a prompt that teaches nothing has none.
-pub(super) fn units(e: &Experience, options: &PolicyOptions, t: u32) -> Vec<Vec<Unit>> {
+/// The units of step `t`, prompt by prompt; a prompt that teaches nothing has none. `beta` weighs
+/// the KL penalty within the rewards of PPO and RLOO.
+pub(super) fn units(e: &Experience, options: &PolicyOptions, beta: f64, t: u32) -> Vec<Vec<Unit>> {
     let k = options.k;
     let of_sequence = |advantages: Vec<f64>| -> Vec<Vec<Unit>> {
         let unit = |(i, a): (usize, &f64)| Unit { sequences: vec![i], advantages: vec![*a], returns: Vec::new() };
@@ -57,12 +59,12 @@ pub(super) fn units(e: &Experience, options: &PolicyOptions, t: u32) -> Vec<Vec<
         all.chunks(k).map(<[Unit]>::to_vec).collect()
     };
     match options.method {
-        PolicyMethod::Rloo => of_sequence(leave_one_out(e, options)),
+        PolicyMethod::Rloo => of_sequence(leave_one_out(e, options, beta)),
         PolicyMethod::Grpo => {
             let group = |rewards: &[f64]| group_advantages(rewards, options.scale_groups);
             of_sequence(e.rewards.chunks(k).filter_map(group).flatten().collect())
         }
-        PolicyMethod::Ppo => ppo_units(e, options),
+        PolicyMethod::Ppo => ppo_units(e, options, beta),
         PolicyMethod::Dpo | PolicyMethod::Bon => best_and_worst(e, options),
         PolicyMethod::Rso => rejection_sampled(e, options, t),
     }
@@ -70,12 +72,12 @@ pub(super) fn units(e: &Experience, options: &PolicyOptions, t: u32) -> Vec<Vec<
 
 /// R_i = reward - beta sum of k1, then leave-one-out; divided by their standard deviation over the
 /// batch with `whiten`, unless that is 0.
-fn leave_one_out(e: &Experience, options: &PolicyOptions) -> Vec<f64> {
+fn leave_one_out(e: &Experience, options: &PolicyOptions, beta: f64) -> Vec<f64> {
     let totals: Vec<f64> = e
         .rewards
         .iter()
         .zip(e.old.iter().zip(&e.base))
-        .map(|(r, (policy, base))| r - options.beta * kl_k1(sum(&policy.logps), sum(base)))
+        .map(|(r, (policy, base))| r - beta * kl_k1(sum(&policy.logps), sum(base)))
         .collect();
     let mut all: Vec<f64> = totals.chunks(options.k).filter_map(rloo_advantages).flatten().collect();
     let spread = population_std(&all).unwrap_or(0.0);
@@ -87,12 +89,11 @@ fn leave_one_out(e: &Experience, options: &PolicyOptions) -> Vec<f64> {
 
 /// Per-token rewards -beta k1, the completion's reward on its last token; GAE; whitened over all
 /// tokens.
-fn ppo_units(e: &Experience, options: &PolicyOptions) -> Vec<Vec<Unit>> {
+fn ppo_units(e: &Experience, options: &PolicyOptions, beta: f64) -> Vec<Vec<Unit>> {
     let mut units: Vec<Unit> = (0..e.rewards.len())
         .map(|i| {
             let pairs = e.old[i].logps.iter().zip(&e.base[i]);
-            let mut rewards: Vec<f64> =
-                pairs.map(|(p, q)| -options.beta * kl_k1(f64::from(*p), f64::from(*q))).collect();
+            let mut rewards: Vec<f64> = pairs.map(|(p, q)| -beta * kl_k1(f64::from(*p), f64::from(*q))).collect();
             if let Some(last) = rewards.last_mut() {
                 *last += e.rewards[i];
             }
@@ -125,16 +126,17 @@ fn best_and_worst(e: &Experience, options: &PolicyOptions) -> Vec<Vec<Unit>> {
 }
 
 /// RSO (arXiv 2309.06657, algorithm 1): completion i of a prompt is accepted where u_i <
-/// exp((r_i - r_max) / beta); accepted ones are paired at random, without replacement, and the
-/// larger reward wins. Pairs of equal reward are left out.
+/// exp((r_i - r_max) / beta), round after round among those left, until half of the `k` are (2 at
+/// least); accepted ones are paired at random, without replacement, and the larger reward wins.
+/// Pairs of equal reward are left out.
 fn rejection_sampled(e: &Experience, options: &PolicyOptions, t: u32) -> Vec<Vec<Unit>> {
     let mut out = Vec::new();
     for (group, rewards) in e.rewards.chunks(options.k).enumerate() {
         let key = Key::new(options.seed, "rso-accept").round(options.round).step(t).completion(group);
         let mut stream = key.stream();
-        let top = rewards.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let accept = |i: &usize| stream.uniform() < ((rewards[*i] - top) / options.rso_beta).exp();
-        let mut accepted: Vec<usize> = (0..rewards.len()).filter(accept).collect();
+        let candidates: Vec<(usize, f64)> = rewards.iter().copied().enumerate().collect();
+        let rounds = acceptance_rounds(&candidates, options.rso_beta, &mut stream);
+        let mut accepted: Vec<usize> = rounds.iter().take((options.k / 2).max(2)).map(|(i, _)| *i).collect();
         stream.shuffle(&mut accepted);
         let units: Vec<Unit> = accepted
             .chunks_exact(2)
@@ -245,7 +247,7 @@ mod tests {
     fn pairs_are_the_best_against_the_worst() {
         let e = experience(&[1.0, 5.0, 5.0, 2.0, 2.0, 2.0, 3.0, 0.0, 0.0]);
         let of = |method| -> Vec<Vec<usize>> {
-            units(&e, &options(method), 0).into_iter().flatten().map(|u| u.sequences).collect()
+            units(&e, &options(method), 0.1, 0).into_iter().flatten().map(|u| u.sequences).collect()
         };
         // The second prompt's rewards are equal: nothing to learn.
         assert_eq!(of(PolicyMethod::Dpo), [vec![1, 0], vec![6, 7]]);
@@ -257,23 +259,36 @@ mod tests {
         let mut rewards = vec![0.0; 300];
         rewards.iter_mut().enumerate().for_each(|(i, r)| *r = (i % 3) as f64);
         let e = experience(&rewards);
-        // A large beta accepts all: one pair of each three, the larger reward first.
+        // A large beta accepts all: the first two of each three, the larger reward first.
         let flat = PolicyOptions { rso_beta: 1e9, ..options(PolicyMethod::Rso) };
-        let pairs: Vec<Unit> = units(&e, &flat, 0).concat();
-        assert_eq!(pairs.len(), 100);
-        assert!(pairs.iter().all(|u| rewards[u.sequences[0]] > rewards[u.sequences[1]]));
-        // A tiny beta accepts the best alone, which has no partner.
-        assert!(units(&e, &PolicyOptions { rso_beta: 1e-9, ..flat }, 0).is_empty());
+        let pairs: Vec<Unit> = units(&e, &flat, 0.1, 0).concat();
+        assert!(pairs.iter().enumerate().all(|(g, u)| u.sequences == [3 * g + 1, 3 * g]) && pairs.len() == 100);
+        // A tiny beta accepts the best, and the best of the others in the next round.
+        let sharp: Vec<Unit> = units(&e, &PolicyOptions { rso_beta: 1e-9, ..flat }, 0.1, 0).concat();
+        assert!(sharp.iter().enumerate().all(|(g, u)| u.sequences == [3 * g + 2, 3 * g + 1]) && sharp.len() == 100);
     }
 
     #[test]
     fn ppo_puts_the_reward_on_the_last_token() {
         // beta 0, values 0, gamma = lambda = 1: before whitening every token has the reward.
-        let o = PolicyOptions { beta: 0.0, lambda: 1.0, ..options(PolicyMethod::Ppo) };
-        let units = units(&experience(&[1.0, 3.0, 1.0]), &o, 0).concat();
+        let o = PolicyOptions { lambda: 1.0, ..options(PolicyMethod::Ppo) };
+        let units = units(&experience(&[1.0, 3.0, 1.0]), &o, 0.0, 0).concat();
         assert_eq!(units[1].returns, [3.0, 3.0]);
         // Tokens' advantages (1, 1, 3, 3, 1, 1): mean 5/3, whitened to mean 0.
         let all: f64 = units.iter().flat_map(|u| &u.advantages).sum();
         assert!(all.abs() < 1e-9 && units[1].advantages[0] > 1.0);
+    }
+
+    #[test]
+    fn the_penalty_weighs_as_the_step_says() {
+        // k1 of the two tokens: 1 and 2; gamma = lambda = 1, values 0: returns sum what is ahead.
+        let mut e = experience(&[1.0, 3.0, 1.0]);
+        e.base = vec![vec![-2.0, -4.0]; 3];
+        let o = PolicyOptions { lambda: 1.0, ..options(PolicyMethod::Ppo) };
+        assert_eq!(units(&e, &o, 0.5, 0).concat()[1].returns, [1.5, 2.0]);
+        // RLOO: 3 - beta 3 against 1 - 3 beta for two others, so beta cancels where all drift alike.
+        e.base[1] = vec![-1.0, -2.0];
+        let of = |beta| units(&e, &options(PolicyMethod::Rloo), beta, 0).concat()[1].advantages[0];
+        assert_eq!((of(0.0), of(1.0)), (2.0, 5.0));
     }
 }

@@ -202,11 +202,26 @@ impl<'a> PolicyRun<'a> {
         let rewards = rewards(&draws, reward, self.options, t)?;
         let sequences: Vec<Sequence> = draws.iter().map(|d| d.sequence.clone()).collect();
         let (experience, at_one, tapes) = self.experience(&sequences, &rewards.shaped)?;
-        let beta = self.history.beta;
+        let before = self.report(&draws, &rewards, &experience, &at_one);
+        if self.past_limit(&before) {
+            return Ok(before);
+        }
         let learned = self
             .lesson(&sequences, &experience, tapes, t)
             .map_err(|e| LmError::Run(format!("{e}; prompts {}", ids(&draws, self.options.k))))?;
-        Ok(self.report(&draws, &rewards, &experience, &at_one, learned, beta))
+        Ok(PolicyStep {
+            loss: learned.loss,
+            value_loss: learned.value_loss,
+            clipped: learned.clipped,
+            grad_norm: learned.grad_norm,
+            lr: learned.lr,
+            ..before
+        })
+    }
+
+    /// Whether the policy that drew a step has left the KL's limit: it learns no more.
+    fn past_limit(&self, step: &PolicyStep) -> bool {
+        self.options.stop_kl.is_some_and(|limit| step.kl_k3 > limit)
     }
 
     /// Notes a step; ends the run where its KL passed the limit.
@@ -215,7 +230,7 @@ impl<'a> PolicyRun<'a> {
         if let Some(target) = self.options.target_kl {
             self.history.beta = adapted_beta(self.history.beta, step.kl_penalty, target, n, self.options.horizon);
         }
-        if self.options.stop_kl.is_some_and(|limit| step.kl_k3 > limit) {
+        if self.past_limit(&step) {
             self.history.ended = Some(Ended::Kl);
         }
         self.history.steps.push(step);
@@ -238,10 +253,17 @@ impl<'a> PolicyRun<'a> {
         rewards: &[f64],
     ) -> Result<(Experience, Vec<Vec<f32>>, Tapes), LmError> {
         let options = self.options;
-        let (old, tapes) =
-            pass::forward(&self.weights, sequences, options.temperature, options.settings.batch_tokens, &self.grads)?;
+        let (t, tokens) = (options.temperature, options.settings.batch_tokens);
+        let (old, tapes) = pass::forward(&self.weights, sequences, t, tokens, self.reuses_tapes(), &self.grads)?;
         let [base, at_one] = self.base_logps(sequences)?;
         Ok((Experience { rewards: rewards.to_vec(), old, base }, at_one, tapes))
+    }
+
+    /// Whether the first update goes back over the very sequences of the forward pass, each a unit of
+    /// its own, in their order.
+    fn reuses_tapes(&self) -> bool {
+        let whole = self.options.minibatches == 1 && self.dropout.is_none();
+        whole && matches!(self.options.method, PolicyMethod::Rloo | PolicyMethod::Grpo | PolicyMethod::Ppo)
     }
 
     /// The base's token log-probs at the policy's temperature and at 1, in the batches in which a
@@ -264,11 +286,8 @@ impl<'a> PolicyRun<'a> {
         t: u32,
     ) -> Result<Learned, LmError> {
         let options = self.options;
-        let groups = units(experience, options, t);
-        let all_in_order = options.minibatches == 1
-            && self.dropout.is_none()
-            && groups.iter().flatten().flat_map(|u| &u.sequences).copied().eq(0..sequences.len());
-        let mut known = all_in_order.then_some(tapes);
+        let groups = units(experience, options, self.history.beta, t);
+        let mut known = self.reuses_tapes().then_some(tapes);
         let mut learned = Learned::default();
         for epoch in 0..options.epochs {
             let mut order: Vec<&Vec<Unit>> = groups.iter().collect();
@@ -279,14 +298,18 @@ impl<'a> PolicyRun<'a> {
             }
             let mut pass = Tally::default();
             let mut loss = 0.0;
-            let batches = order.chunks(order.len().div_ceil(options.minibatches).max(1));
-            let n = batches.len() as f64;
-            for batch in batches {
-                let batch: Vec<&Unit> = batch.iter().flat_map(|group| group.iter()).collect();
-                loss += self.update(sequences, experience, &batch, known.take(), &mut pass, &mut learned, t)? / n;
+            let parts = options.minibatches.min(order.len());
+            for part in 0..parts {
+                let groups = &order[part * order.len() / parts..(part + 1) * order.len() / parts];
+                let batch: Vec<&Unit> = groups.iter().flat_map(|group| group.iter()).collect();
+                // Where prompts teach nothing, updates are left out, not put off.
+                let planned = (t as usize * options.epochs + epoch) * options.minibatches + part;
+                learned.lr = self.schedule.at(planned as u32);
+                let mean = self.update(sequences, experience, &batch, known.take(), &mut pass, &mut learned, t)?;
+                loss += mean / parts as f64;
             }
             learned.loss = loss;
-            learned.value_loss = pass.value_loss / n.max(1.0);
+            learned.value_loss = pass.value_loss / parts.max(1) as f64;
             learned.clipped = pass.clipped as f64 / pass.tokens.max(1) as f64;
         }
         Ok(learned)
@@ -329,7 +352,6 @@ impl<'a> PolicyRun<'a> {
             &mut self.grads,
             &mut loss_of,
         )?;
-        learned.lr = self.schedule.at(self.optimizer.steps());
         learned.grad_norm = clip_global_norm(&mut self.grads, options.clip);
         if !(loss.is_finite() && learned.grad_norm.is_finite()) {
             return Err(LmError::Run(format!(
@@ -407,15 +429,8 @@ impl<'a> PolicyRun<'a> {
         checkpoints.save(step, &self.weights, &self.optimizer, self.best.as_ref(), history)
     }
 
-    fn report(
-        &self,
-        draws: &[Draw<'_>],
-        rewards: &Rewards,
-        e: &Experience,
-        at_one: &[Vec<f32>],
-        learned: Learned,
-        beta: f64,
-    ) -> PolicyStep {
+    /// What there is to say of a step before it learns.
+    fn report(&self, draws: &[Draw<'_>], rewards: &Rewards, e: &Experience, at_one: &[Vec<f32>]) -> PolicyStep {
         let average = |values: Vec<f64>| mean(&values).unwrap_or(0.0);
         let tokens: usize = e.old.iter().map(|l| l.logps.len()).sum();
         let over_tokens = |estimate: fn(f64, f64) -> f64| {
@@ -438,12 +453,12 @@ impl<'a> PolicyRun<'a> {
             entropy: -e.old.iter().map(|l| sum(&l.logps)).sum::<f64>() / tokens.max(1) as f64,
             length: tokens as f64 / draws.len().max(1) as f64,
             stopped: average(draws.iter().map(stopped).collect()),
-            loss: learned.loss,
-            value_loss: learned.value_loss,
-            clipped: learned.clipped,
-            grad_norm: learned.grad_norm,
-            beta,
-            lr: learned.lr,
+            loss: 0.0,
+            value_loss: 0.0,
+            clipped: 0.0,
+            grad_norm: 0.0,
+            beta: self.history.beta,
+            lr: 0.0,
             tokens: tokens as u64,
         }
     }

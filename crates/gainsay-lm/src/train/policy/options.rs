@@ -1,5 +1,7 @@
 //! What a policy's training is told, and what it tells.
 
+use std::collections::HashSet;
+
 use gainsay_core::record::Prompt;
 use serde::{Deserialize, Serialize};
 
@@ -203,6 +205,9 @@ impl PolicyOptions {
             }
         }
         if let Some(target) = self.target_kl {
+            if self.method != PolicyMethod::Ppo {
+                return wrong(format!("target KL: PPO steers by it, {} does not; leave it out", self.method.name()));
+            }
             positive("target KL", target)?;
             positive("horizon", self.horizon)?;
         }
@@ -221,6 +226,13 @@ impl PolicyOptions {
         self.shaping.check()?;
         if prompts.is_empty() {
             return wrong("no prompts to train on".into());
+        }
+        let mut ids = HashSet::new();
+        if let Some(twice) = prompts.iter().find(|p| !ids.insert(p.id.as_str())) {
+            return wrong(format!(
+                "prompt `{}` is there twice; what is drawn for a prompt follows from its id",
+                twice.id
+            ));
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use gainsay_kernels::vector::axpy;
 
 use crate::error::LmError;
 use crate::model::packed::added_rows;
-use crate::model::{Grads, Mat, Model, Packed, ParamId, Recording};
+use crate::model::{Grads, Keep, Mat, Model, Packed, ParamId, Recording};
 use crate::policy::by_sequence;
 use crate::reward::head_product;
 use crate::sequence::{Sequence, micro_batches};
@@ -40,20 +40,21 @@ pub(crate) struct TokenGrads {
 /// One tape a micro-batch, where all of them fit.
 pub(crate) type Tapes = Vec<Option<Recording>>;
 
-/// Sequences through the policy: what it says of them, and the tapes of the micro-batches where
-/// all of them fit.
+/// Sequences through the policy: what it says of them, and the tapes of the micro-batches where they
+/// are wanted and all of them fit.
 pub(crate) fn forward(
     weights: &Weights,
     sequences: &[Sequence],
     temperature: f64,
     batch_tokens: usize,
+    wanted: bool,
     grads: &Grads,
 ) -> Result<(Vec<Tokens>, Tapes), LmError> {
     let model = &weights.model;
     let added = added_rows(sequences);
     let rows = added.iter().sum();
-    let keep = model.keep_within(KEPT_TAPES, rows, grads);
-    let fits = model.tape_bytes(rows, keep, grads) <= KEPT_TAPES;
+    let keep = if wanted { model.keep_within(KEPT_TAPES, rows, grads) } else { Keep::Inputs };
+    let fits = wanted && model.tape_bytes(rows, keep, grads) <= KEPT_TAPES;
     let (mut tokens, mut tapes) = (Vec::with_capacity(sequences.len()), Vec::new());
     for range in micro_batches(&added, batch_tokens) {
         let tape = model.record(&Packed::sharing(&sequences[range.clone()]), keep, grads)?;

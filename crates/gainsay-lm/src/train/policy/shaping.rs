@@ -44,7 +44,7 @@ pub fn shaped(rewards: &[f64], spreads: Option<&[f64]>, shaping: &Shaping) -> Ve
         out.iter_mut().for_each(|r| *r -= mean);
     }
     if shaping.scale
-        && let Some(spread) = population_std(&out).filter(|spread| *spread > 0.0)
+        && let Some(spread) = population_std(&shifted(&out)).filter(|spread| *spread > 0.0)
     {
         out.iter_mut().for_each(|r| *r /= spread);
     }
@@ -52,6 +52,11 @@ pub fn shaped(rewards: &[f64], spreads: Option<&[f64]>, shaping: &Shaping) -> Ve
         out.iter_mut().for_each(|r| *r = r.clamp(-shaping.clip, shaping.clip));
     }
     out
+}
+
+/// The values less the first: equal values become zeros, which no rounding of a mean gives a spread.
+fn shifted(values: &[f64]) -> Vec<f64> {
+    values.iter().map(|v| v - values[0]).collect()
 }
 
 #[cfg(test)]
@@ -71,6 +76,8 @@ mod tests {
         let scaled = shaped(&rewards, None, &Shaping { center: true, scale: true, ..Shaping::default() });
         assert!((scaled[2] - 3.0 / (14f64 / 3.0).sqrt()).abs() < 1e-12);
         assert_eq!(shaped(&[2.0; 3], None, &Shaping { scale: true, ..Shaping::default() }), [2.0; 3]);
+        // Their mean is not -0.1 in floating point.
+        assert_eq!(shaped(&[-0.1; 32], None, &Shaping { scale: true, ..Shaping::default() }), [-0.1; 32]);
         assert!(Shaping { clip: -1.0, ..Shaping::default() }.check().is_err());
         assert!(shaped(&[], None, &all).is_empty());
     }

@@ -5,7 +5,7 @@ use gainsay_core::engine::{RewardFn, ScoreItem};
 use gainsay_core::stats::mean;
 use serde::{Deserialize, Serialize};
 
-use super::draw::{decoding_at, draw};
+use super::draw::{check, decoding_at, draw};
 use super::options::{PolicyOptions, TrainPrompt};
 use crate::error::LmError;
 use crate::loss::kl_k3;
@@ -69,6 +69,7 @@ pub(super) fn look(
     }
     let average = |reward: &dyn RewardFn| -> Result<f64, LmError> {
         let rewards = reward.rewards(&items).map_err(|e| LmError::Run(format!("held-out rewards: {e}")))?;
+        check(&rewards, &draws, reward).map_err(|e| LmError::Run(format!("held-out rewards: {e}")))?;
         Ok(mean(&rewards).unwrap_or(0.0))
     };
     let sequences: Vec<Sequence> = draws.iter().map(|d| d.sequence.clone()).collect();
