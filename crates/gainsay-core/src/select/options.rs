@@ -250,6 +250,21 @@ pub enum SelectError {
         /// What adds it.
         remedy: &'static str,
     },
+    /// Features of two models, or of two projections, in one file.
+    #[error(
+        "prompt \"{prompt}\", completion {completion}: {found} features, but {expected} before: \
+         run \"gainsay score --features 32 --policy MODEL\" on the whole file"
+    )]
+    RaggedFeatures {
+        /// The prompt's id.
+        prompt: String,
+        /// The completion's place.
+        completion: usize,
+        /// Its number of features.
+        found: usize,
+        /// That of the completions before it.
+        expected: usize,
+    },
     /// No prompt has two different completions that the strategy can use.
     #[error("none of the {prompts} prompts has two different completions to compare")]
     NoPairs {

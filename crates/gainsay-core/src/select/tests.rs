@@ -245,6 +245,28 @@ fn conflict_comes_before_diversity() {
     assert_eq!(selection.records[0].id, "oppose/0-2");
 }
 
+/// The pool without the features of the prompts that `without` names.
+fn featureless(without: impl Fn(&str) -> bool) -> Vec<PromptRecord> {
+    let mut pool = pool();
+    for record in pool.iter_mut().filter(|r| without(&r.id)) {
+        record.completions.iter_mut().for_each(|c| drop(c.extra.remove(FEATURES)));
+    }
+    pool
+}
+
+#[test]
+fn conflict_without_features_comes_before_what_does_not_conflict() {
+    // At tau_K = 0.3 `oppose` and `mixed` conflict; of the two only `mixed` has features.
+    let options = SelectOptions { tau_k: 0.3, ..options(Strategy::ConflictDiverse, 100) };
+    let selection = select(&featureless(|id| id == "oppose"), &options).unwrap();
+    let all = select(&pool(), &SelectOptions { strategy: Strategy::ShfCas, ..options }).unwrap();
+    let above: Vec<_> = selection.records.iter().filter(|r| r.flags.is_empty()).collect();
+    assert_eq!(above.len(), all.records.iter().filter(|r| r.flags.is_empty()).count());
+    let prompts: Vec<_> = above.iter().map(|r| r.prompt_id.as_str()).collect();
+    assert!(prompts[0] == "mixed" && prompts[prompts.len() - 3..] == ["oppose"; 3], "{prompts:?}");
+    assert_eq!(selection.records.len(), all.records.len());
+}
+
 #[test]
 fn errors_say_what_to_do() {
     let bare: PromptRecord =
@@ -259,6 +281,14 @@ fn errors_say_what_to_do() {
     {
         let text = message(&bare, options(strategy, 1));
         assert!(text.contains(strategy.needs().unwrap().0) && text.contains("gainsay s"), "{text}");
+    }
+    for strategy in [Strategy::KCenter, Strategy::DOpt, Strategy::ConflictDiverse] {
+        let text = message(&featureless(|_| true), options(strategy, 1));
+        assert!(text.contains("two completions with features") && text.contains("gainsay score --features"), "{text}");
+        let mut ragged = pool();
+        ragged[2].completions[1].extra.insert(FEATURES.into(), serde_json::json!([1.0, 2.0]));
+        let text = message(&ragged, options(strategy, 1));
+        assert!(text.contains("\"mixed\", completion 1: 2 features, but 3 before"), "{text}");
     }
     assert!(message(&pool()[3..], options(Strategy::ShfCas, 1)).contains("degenerate"));
     assert!(message(&pool(), options(Strategy::Random, 0)).contains("budget is 0"));
