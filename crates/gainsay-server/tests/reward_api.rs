@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use axum::response::Response;
-use gainsay_core::engine::{EngineError, RewardFn, ScoreItem};
+use gainsay_core::engine::{EngineError, LogProb, RewardFn, ScoreItem, SequenceLogp};
 use gainsay_core::fake::FakePolicy;
 use gainsay_server::reward_api::{Engine, Limits, Member, Reload, RewardState, app};
 use serde_json::{Value, json};
@@ -36,6 +36,10 @@ impl RewardFn for Length {
         self.active.fetch_sub(1, Ordering::SeqCst);
         if items.iter().any(|i| i.text.contains("poison")) {
             return Err("poison is not readable".into());
+        }
+        assert!(!items.iter().any(|i| i.text.contains("bomb")), "the model fails");
+        if items.iter().any(|i| i.text.contains("overflow")) {
+            return Ok(vec![f64::INFINITY; items.len()]);
         }
         let length = |i: &ScoreItem<'_>| i.prompt.display().len() + i.token_ids.map_or(i.text.len(), <[u32]>::len);
         Ok(items.iter().map(|i| self.factor * length(i) as f64).collect())
@@ -257,6 +261,167 @@ async fn a_hot_swap_drops_no_request() {
     assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
     let (_, after) = (0, json_of(send(&state, "/get_reward", json!({ "query": ["xx"] }), Some("k")).await).await);
     assert_eq!(after["rewards"][0], 4.0);
+}
+
+#[tokio::test]
+async fn a_request_is_scored_by_the_models_that_took_it() {
+    let old = Length::new(1.0, 20);
+    let state = state(std::slice::from_ref(&old), Limits { batch: 2, ..Limits::default() });
+    let ask = |n: usize| {
+        let state = state.clone();
+        tokio::spawn(
+            async move { post(&state, "/v1/reward", json!({ "items": vec![json!({ "text": "xx" }); n] })).await },
+        )
+    };
+    // Nine samples wait for an old model that takes two at a time; four come after the swap.
+    let before = ask(9);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let newer = Length::new(2.0, 1);
+    state.swap(engine(std::slice::from_ref(&newer)));
+    let after = ask(4);
+    let (_, before) = before.await.unwrap();
+    assert_eq!((&before["model"], &before["rewards"]), (&json!("length*1"), &json!(vec![2.0; 9])));
+    let (_, after) = after.await.unwrap();
+    assert_eq!((&after["model"], &after["rewards"]), (&json!("length*2"), &json!(vec![4.0; 4])));
+    let batches = |m: &Length| m.batches.lock().unwrap().iter().sum::<usize>();
+    assert_eq!((batches(&old), batches(&newer)), (9, 4));
+}
+
+#[tokio::test]
+async fn a_fault_of_the_server_is_no_fault_of_the_client() {
+    let state = state(&[Length::new(1.0, 0)], Limits::default());
+    for (text, status, part) in [("bomb", 500, "failed"), ("overflow", 500, "finite"), ("poison", 422, "readable")] {
+        let (code, answer) = post(&state, "/get_reward", json!({ "query": ["good", text] })).await;
+        let said = answer["error"]["message"].as_str().unwrap();
+        assert!(code.as_u16() == status && said.contains("sample 1") && said.contains(part), "{code} {answer}");
+    }
+    assert_eq!(post(&state, "/get_reward", json!({ "query": ["good"] })).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn one_model_is_loaded_at_a_time() {
+    let loader = Arc::new(|spec: &str| {
+        std::thread::sleep(Duration::from_millis(if spec == "slow" { 200 } else { 0 }));
+        match spec {
+            "panics" => panic!("a loader that fails"),
+            _ => Ok(engine(&[Length::new(if spec == "slow" { 2.0 } else { 3.0 }, 0)])),
+        }
+    });
+    let reload = Reload { loader, spec: "quick".into() };
+    let old = engine(&[Length::new(1.0, 0)]);
+    let state = RewardState::new(old, Limits::default(), Some("k".into()), Some(reload)).unwrap();
+    let ask = |spec: &'static str| {
+        let state = state.clone();
+        async move { send(&state, "/v1/reload", json!({ "reward": spec }), Some("k")).await.status().as_u16() }
+    };
+    let slow = tokio::spawn(ask("slow"));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(ask("quick").await, 409);
+    assert_eq!(slow.await.unwrap(), 200);
+    assert_eq!(state.engine().identity, "length*2");
+    assert_eq!(ask("panics").await, 422);
+    assert_eq!(ask("quick").await, 200, "a load that panicked bars none");
+    assert_eq!(state.engine().identity, "length*3");
+}
+
+#[tokio::test]
+async fn samples_are_counted_once_there_is_room() {
+    static COUNTED: AtomicUsize = AtomicUsize::new(0);
+    let mut engine = engine(&[Length::new(1.0, 200)]);
+    engine.count = Some(Arc::new(|_| {
+        COUNTED.fetch_add(1, Ordering::SeqCst);
+        Ok(1)
+    }));
+    let state = RewardState::new(engine, Limits { batch: 1, queue: 2, ..Limits::default() }, None, None).unwrap();
+    let ask = || {
+        let state = state.clone();
+        tokio::spawn(async move { post(&state, "/get_reward", json!({ "query": ["x", "x"] })).await.0.as_u16() })
+    };
+    let taken = ask();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!((ask().await.unwrap(), COUNTED.load(Ordering::SeqCst)), (429, 2));
+    assert_eq!(taken.await.unwrap(), 200);
+    // A sample that is refused gives its place back.
+    let mut engine = self::engine(&[Length::new(1.0, 0)]);
+    engine.count = Some(Arc::new(|_| Err("it is unreadable".into())));
+    let state = RewardState::new(engine, Limits { queue: 2, ..Limits::default() }, None, None).unwrap();
+    for _ in 0..3 {
+        assert_eq!(post(&state, "/get_reward", json!({ "query": ["x", "x"] })).await.0.as_u16(), 422);
+    }
+    assert_eq!(post(&state, "/get_reward", json!({ "query": [] })).await.0.as_u16(), 200);
+}
+
+/// A policy that takes its time and remembers how often it was asked.
+#[derive(Default)]
+struct Slow {
+    asked: AtomicUsize,
+    active: AtomicUsize,
+}
+
+impl LogProb for Slow {
+    fn logps(&self, items: &[ScoreItem<'_>]) -> Result<Vec<SequenceLogp>, EngineError> {
+        assert_eq!(self.active.fetch_add(1, Ordering::SeqCst), 0, "one request at a time");
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(300));
+        self.active.fetch_sub(1, Ordering::SeqCst);
+        Ok(items.iter().map(|i| SequenceLogp { sum: -(i.text.len() as f64), token_logps: Vec::new() }).collect())
+    }
+
+    fn identity(&self) -> String {
+        "slow".into()
+    }
+}
+
+#[tokio::test]
+async fn pacs_has_its_own_queue_and_skips_those_that_left() {
+    let policy = Arc::new(Slow::default());
+    let mut engine = engine(&[Length::new(1.0, 0)]);
+    engine.policy = Some(policy.clone());
+    let state = RewardState::new(engine, Limits { pacs: 2, ..Limits::default() }, None, None).unwrap();
+    let ask = || {
+        let state = state.clone();
+        tokio::spawn(
+            async move { post(&state, "/v1/reward", json!({ "prompt": "p", "completions": ["a", "bb"] })).await },
+        )
+    };
+    let first = ask();
+    while policy.asked.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let second = ask();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(ask().await.unwrap().0, StatusCode::TOO_MANY_REQUESTS);
+    // Without PACS nothing waits.
+    let plain = post(&state, "/v1/reward", json!({ "items": [{ "text": "a" }] })).await;
+    assert_eq!(plain.0, StatusCode::OK);
+    // The second waits for its turn, and leaves.
+    second.abort();
+    let (status, answer) = first.await.unwrap();
+    assert!(status == StatusCode::OK && answer["pacs"].is_array(), "{answer}");
+    assert_eq!(ask().await.unwrap().0, StatusCode::OK);
+    assert_eq!(policy.asked.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_half_sent_header_does_not_delay_the_end() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let state = state(&[Length::new(1.0, 0)], Limits { head_time: Duration::from_millis(300), ..Limits::default() });
+    let server = tokio::spawn(gainsay_server::reward_api::serve(listener, state, async move {
+        let _ = stopped.await;
+    }));
+    let half = tokio::task::spawn_blocking(move || {
+        use std::io::Write as _;
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        write!(stream, "POST /get_reward HTTP/1.1\r\nhost").unwrap();
+        stream
+    });
+    let half = half.await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    stop.send(()).unwrap();
+    tokio::time::timeout(Duration::from_secs(5), server).await.expect("it ends").unwrap().unwrap();
+    drop(half);
 }
 
 #[tokio::test]

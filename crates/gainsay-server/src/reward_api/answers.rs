@@ -208,29 +208,30 @@ pub(super) fn to_openrlhf(scores: &Scores) -> Value {
     json!({ "rewards": scores.rewards, "scores": scores.rewards, "extra_logs": logs })
 }
 
-/// vLLM's `/classify`; raw unless `use_activation` (before 0.11.2 `activation`) is true.
+/// The reward; its sigmoid where the request says `use_activation` (before vLLM 0.11.2 `activation`).
+fn activated(body: &Value, reward: f64) -> f64 {
+    if body["use_activation"] == true || body["activation"] == true { sigmoid(reward) } else { reward }
+}
+
+/// vLLM's `/classify`; raw unless an activation is asked for.
 pub(super) fn to_vllm_classify(body: &Value, scores: &Scores, id: &str, created: u64) -> Value {
-    let activate = body["use_activation"] == true || body["activation"] == true;
-    let row = |(i, r): (usize, &f64)| {
-        let value = if activate { sigmoid(*r) } else { *r };
-        json!({ "index": i, "label": "LABEL_0", "probs": [value], "num_classes": 1 })
-    };
+    let row = |(i, r): (usize, &f64)| json!({ "index": i, "label": "LABEL_0", "probs": [activated(body, *r)], "num_classes": 1 });
     let data: Vec<Value> = scores.rewards.iter().enumerate().map(row).collect();
     json!({ "id": format!("classify-{id}"), "object": "list", "created": created, "model": scores.model,
             "data": data, "usage": usage(scores) })
 }
 
-/// vLLM's `/pooling`.
-pub(super) fn to_vllm_pooling(scores: &Scores, id: &str, created: u64) -> Value {
-    let row = |(i, r): (usize, &f64)| json!({ "index": i, "object": "pooling", "data": [r] });
+/// vLLM's `/pooling`; activation as in `/classify`.
+pub(super) fn to_vllm_pooling(body: &Value, scores: &Scores, id: &str, created: u64) -> Value {
+    let row = |(i, r): (usize, &f64)| json!({ "index": i, "object": "pooling", "data": [activated(body, *r)] });
     let data: Vec<Value> = scores.rewards.iter().enumerate().map(row).collect();
     json!({ "id": format!("pool-{id}"), "object": "list", "created": created, "model": scores.model,
             "data": data, "usage": usage(scores) })
 }
 
-/// vLLM's `/score`.
-pub(super) fn to_vllm_score(scores: &Scores, id: &str, created: u64) -> Value {
-    let row = |(i, r): (usize, &f64)| json!({ "index": i, "object": "score", "score": r });
+/// vLLM's `/score`; activation as in `/classify`.
+pub(super) fn to_vllm_score(body: &Value, scores: &Scores, id: &str, created: u64) -> Value {
+    let row = |(i, r): (usize, &f64)| json!({ "index": i, "object": "score", "score": activated(body, *r) });
     let data: Vec<Value> = scores.rewards.iter().enumerate().map(row).collect();
     json!({ "id": format!("score-{id}"), "object": "list", "created": created, "model": scores.model,
             "data": data, "usage": usage(scores) })
@@ -322,6 +323,10 @@ mod tests {
         assert_eq!(to_tei(&json!({ "inputs": [["a"], ["b"]], "raw_scores": true }), &s)[0][0]["score"], 1.5);
         assert_eq!(to_tei(&json!({ "inputs": "a" }), &scores(&[0.0]))[0]["score"], 0.5);
         assert_eq!(to_sglang_classify(&json!({ "text": ["a", "b"] }), &s)[1]["embedding"], json!([-0.5]));
-        assert_eq!(to_vllm_pooling(&s, "x", 1)["data"][0]["data"], json!([1.5]));
+        assert_eq!(to_vllm_pooling(&json!({}), &s, "x", 1)["data"][0]["data"], json!([1.5]));
+        let (asks, zero) = (json!({ "use_activation": true }), scores(&[0.0]));
+        assert_eq!(to_vllm_pooling(&asks, &zero, "x", 1)["data"][0]["data"], json!([0.5]));
+        assert_eq!(to_vllm_score(&asks, &zero, "x", 1)["data"][0]["score"], 0.5);
+        assert_eq!(to_vllm_score(&json!({}), &s, "x", 1)["data"][1]["score"], -0.5);
     }
 }

@@ -1,9 +1,10 @@
-//! Dynamic micro-batching: one thread scores; what arrives meanwhile is the next batch.
+//! Dynamic micro-batching: one thread scores; what arrives meanwhile is the next batch. A sample
+//! carries the models that were in force when it came, and a batch is of one set of models.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use gainsay_core::engine::ScoreItem;
@@ -13,10 +14,20 @@ use super::item::Item;
 use super::metrics::Metrics;
 use super::state::{Engine, Limits, Member, SharedReward};
 
-/// A sample's rewards: one a member, or what is wrong with the sample.
-pub(super) type Outcome = Result<Vec<f64>, String>;
+/// A sample's rewards: one a member, or why there are none.
+pub(super) type Outcome = Result<Vec<f64>, Unscored>;
+
+/// Why a sample has no reward.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unscored {
+    /// The sample is at fault.
+    Sample(String),
+    /// The server is.
+    Server(String),
+}
 
 struct Job {
+    engine: Arc<Engine>,
     item: Item,
     place: usize,
     reply: Arc<Reply>,
@@ -61,6 +72,18 @@ pub(super) struct Queue {
     limit: usize,
 }
 
+/// Room in the queue for a request's samples; freed when dropped, unless they were put in.
+pub(super) struct Room {
+    waiting: Arc<AtomicUsize>,
+    samples: usize,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.samples, Ordering::SeqCst);
+    }
+}
+
 /// Why a request was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
@@ -73,11 +96,11 @@ pub(super) enum Refused {
 }
 
 impl Queue {
-    pub fn start(engine: Arc<RwLock<Arc<Engine>>>, limits: Limits, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+    pub fn start(limits: Limits, metrics: Arc<Metrics>) -> std::io::Result<Self> {
         let (sender, receiver) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let counter = waiting.clone();
-        let work = move || run(&receiver, &engine, limits, &metrics, &counter);
+        let work = move || run(&receiver, limits, &metrics, &counter);
         std::thread::Builder::new().name("reward".into()).spawn(work)?;
         Ok(Self { sender, waiting, limit: limits.queue })
     }
@@ -87,44 +110,44 @@ impl Queue {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    /// Puts a request's samples into the queue, all or none.
-    pub async fn score(&self, items: Vec<Item>) -> Result<Vec<Outcome>, Refused> {
+    /// Room for a request's samples, all or none.
+    pub fn reserve(&self, samples: usize) -> Result<Room, Refused> {
+        if samples > self.limit {
+            return Err(Refused::TooMany);
+        }
+        let room = |now: usize| (now + samples <= self.limit).then_some(now + samples);
+        self.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, room).map_err(|_| Refused::Full)?;
+        Ok(Room { waiting: self.waiting.clone(), samples })
+    }
+
+    /// Puts a request's samples into the room that they have, to be scored by these models.
+    pub async fn score(&self, mut room: Room, engine: &Arc<Engine>, items: Vec<Item>) -> Result<Vec<Outcome>, Refused> {
         let count = items.len();
         if count == 0 {
             return Ok(Vec::new());
         }
-        if count > self.limit {
-            return Err(Refused::TooMany);
-        }
-        let room = |now: usize| (now + count <= self.limit).then_some(now + count);
-        self.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, room).map_err(|_| Refused::Full)?;
         let (done, answer) = oneshot::channel();
         let gathered = Gathered { outcomes: vec![None; count], missing: count, done: Some(done) };
         let reply = Arc::new(Reply { state: std::sync::Mutex::new(gathered) });
         for (place, item) in items.into_iter().enumerate() {
-            self.sender.send(Job { item, place, reply: reply.clone() }).map_err(|_| Refused::Gone)?;
+            let job = Job { engine: engine.clone(), item, place, reply: reply.clone() };
+            self.sender.send(job).map_err(|_| Refused::Gone)?;
         }
+        // From here on the scoring thread counts them off.
+        room.samples = 0;
         answer.await.map_err(|_| Refused::Gone)
     }
 }
 
 /// The scoring thread: ends when every sender is gone.
-fn run(
-    receiver: &Receiver<Job>,
-    engine: &RwLock<Arc<Engine>>,
-    limits: Limits,
-    metrics: &Metrics,
-    waiting: &AtomicUsize,
-) {
+fn run(receiver: &Receiver<Job>, limits: Limits, metrics: &Metrics, waiting: &AtomicUsize) {
     let mut held = VecDeque::new();
     while let Some(batch) = next_batch(receiver, &mut held, limits) {
         waiting.fetch_sub(batch.len(), Ordering::SeqCst);
         let (moot, batch): (Vec<Job>, Vec<Job>) = batch.into_iter().partition(|job| job.reply.is_moot());
-        moot.into_iter().for_each(|job| job.reply.set(job.place, Err("the client went away".into())));
-        if batch.is_empty() {
-            continue;
-        }
-        let engine = engine.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let left = || Err(Unscored::Server("the client went away".into()));
+        moot.into_iter().for_each(|job| job.reply.set(job.place, left()));
+        let Some(engine) = batch.first().map(|job| job.engine.clone()) else { continue };
         let started = Instant::now();
         let outcomes = score(&engine, &batch);
         metrics.batch(batch.len(), started.elapsed());
@@ -134,7 +157,7 @@ fn run(
     }
 }
 
-/// What waits, at most a batch; waits for the first sample, and `gather` for company.
+/// What waits, at most a batch and of one set of models; waits for the first sample, and `gather` for company.
 fn next_batch(receiver: &Receiver<Job>, held: &mut VecDeque<Job>, limits: Limits) -> Option<Vec<Job>> {
     if held.is_empty() {
         held.push_back(receiver.recv().ok()?);
@@ -146,8 +169,9 @@ fn next_batch(receiver: &Receiver<Job>, held: &mut VecDeque<Job>, limits: Limits
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
         }
     }
-    let take = held.len().min(limits.batch.max(1));
-    Some(held.drain(..take).collect())
+    let first = held.front()?.engine.clone();
+    let alike = held.iter().take(limits.batch.max(1)).take_while(|job| Arc::ptr_eq(&job.engine, &first)).count();
+    Some(held.drain(..alike).collect())
 }
 
 /// The rewards of a batch: rendered samples and those in parts go to their own functions.
@@ -178,13 +202,15 @@ fn score(engine: &Engine, batch: &[Job]) -> Vec<Outcome> {
 
 /// One function's rewards. Where the batch fails, each sample goes alone: a sample that cannot be
 /// read must not fail its neighbors.
-fn rewards(function: &SharedReward, items: &[ScoreItem<'_>]) -> Vec<Result<f64, String>> {
+fn rewards(function: &SharedReward, items: &[ScoreItem<'_>]) -> Vec<Result<f64, Unscored>> {
     let attempt = |items: &[ScoreItem<'_>]| {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| function.rewards(items)));
-        let rewards = outcome.map_err(|_| "the reward model failed".to_owned())?.map_err(|e| e.to_string())?;
+        let fault = |why: &str| Unscored::Server(why.to_owned());
+        let rewards = outcome.map_err(|_| fault("the reward model failed; the server's log says more"))?;
+        let rewards = rewards.map_err(|e| Unscored::Sample(e.to_string()))?;
         match rewards.len() == items.len() && rewards.iter().all(|r| r.is_finite()) {
             true => Ok(rewards),
-            false => Err("the reward is no finite number".to_owned()),
+            false => Err(fault("the reward model gives no finite number")),
         }
     };
     match attempt(items) {

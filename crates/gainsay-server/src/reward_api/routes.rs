@@ -1,6 +1,7 @@
 //! The routes.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,8 +19,8 @@ use tower::Layer;
 use super::access::guard;
 use super::answers::{self, Scores, fail};
 use super::item::Item;
-use super::queue::Refused;
-use super::state::RewardState;
+use super::queue::{Refused, Unscored};
+use super::state::{Engine, LoadError, RewardState, SharedPolicy};
 
 type Parse = fn(&Value) -> Result<Vec<Item>, String>;
 type Shape = fn(&Value, &Scores) -> Value;
@@ -32,8 +33,11 @@ pub fn app(state: RewardState) -> Router {
         .route("/metrics", get(metrics))
         .route("/get_reward", scored("/get_reward", answers::openrlhf, |_, s| answers::to_openrlhf(s)))
         .route("/classify", scored("/classify", answers::classify, classified))
-        .route("/pooling", scored("/pooling", answers::classify, |_, s| answers::to_vllm_pooling(s, &next_id(), now())))
-        .route("/score", scored("/score", answers::score, |_, s| answers::to_vllm_score(s, &next_id(), now())))
+        .route(
+            "/pooling",
+            scored("/pooling", answers::classify, |b, s| answers::to_vllm_pooling(b, s, &next_id(), now())),
+        )
+        .route("/score", scored("/score", answers::score, |b, s| answers::to_vllm_score(b, s, &next_id(), now())))
         .route(
             "/v1/embeddings",
             scored("/v1/embeddings", |b| answers::inputs(&b["input"], "input"), |_, s| answers::to_embeddings(s)),
@@ -66,7 +70,8 @@ fn scored(route: &'static str, parse: Parse, shape: Shape) -> axum::routing::Met
     post(move |State(state): State<RewardState>, body: Body| {
         timed(state.clone(), route, async move {
             let body = read(&state, body).await?;
-            let scores = score(&state, parse(&body).map_err(|e| fail(StatusCode::BAD_REQUEST, &e))?).await?;
+            let items = parse(&body).map_err(|e| fail(StatusCode::BAD_REQUEST, &e))?;
+            let scores = score(&state, &state.engine(), items).await?;
             Ok(Json(shape(&body, &scores)).into_response())
         })
     })
@@ -103,36 +108,54 @@ async fn read(state: &RewardState, body: Body) -> Result<Value, Response> {
     serde_json::from_slice(&bytes).map_err(|e| fail(StatusCode::BAD_REQUEST, &format!("the body is no JSON: {e}")))
 }
 
-/// Counts tokens, waits in the queue, gathers the ensemble's rewards.
-async fn score(state: &RewardState, items: Vec<Item>) -> Result<Scores, Response> {
-    let engine = state.engine();
-    let mut tokens = 0;
-    if let Some(count) = &engine.count {
-        for (i, item) in items.iter().enumerate() {
-            let long = count(item).and_then(|n| match n <= engine.max_tokens {
-                true => Ok(n as u64),
-                false => Err(format!("it has {n} tokens, and the limit is {}", engine.max_tokens)),
-            });
-            tokens += long.map_err(|e| fail(StatusCode::UNPROCESSABLE_ENTITY, &format!("sample {i}: {e}")))?;
-        }
-    }
-    let outcomes = state.queue.score(items).await.map_err(|refused| match refused {
-        Refused::Full => busy(),
+/// Takes its places in the queue, counts tokens, waits, gathers the ensemble's rewards. All of it
+/// is one engine's: what comes in force meanwhile is for the requests that come after.
+async fn score(state: &RewardState, engine: &Arc<Engine>, items: Vec<Item>) -> Result<Scores, Response> {
+    let refuse = |refused| match refused {
+        Refused::Full => busy("too many samples wait already; try again"),
         Refused::TooMany => fail(
             StatusCode::PAYLOAD_TOO_LARGE,
             &format!("more samples than the queue ever holds ({}); send fewer at once", state.limits.queue),
         ),
         Refused::Gone => fail(StatusCode::INTERNAL_SERVER_ERROR, "the scoring thread has ended; restart the server"),
-    })?;
-    let named = outcomes.into_iter().enumerate().map(|(i, outcome)| outcome.map_err(|e| format!("sample {i}: {e}")));
-    let rewards: Vec<Vec<f64>> =
-        named.collect::<Result<_, _>>().map_err(|message| fail(StatusCode::UNPROCESSABLE_ENTITY, &message))?;
+    };
+    let room = state.queue.reserve(items.len()).map_err(refuse)?;
+    // Tokenizing a long body takes long: other connections go on.
+    let counting = engine.clone();
+    let counted = tokio::task::spawn_blocking(move || tokens_of(&counting, &items).map(|tokens| (items, tokens)));
+    let (items, tokens) = counted
+        .await
+        .map_err(|_| fail(StatusCode::INTERNAL_SERVER_ERROR, "counting tokens failed; the server's log says more"))?
+        .map_err(|e| fail(StatusCode::UNPROCESSABLE_ENTITY, &e))?;
+    let outcomes = state.queue.score(room, engine, items).await.map_err(refuse)?;
+    let named = outcomes.into_iter().enumerate().map(|(i, outcome)| outcome.map_err(|e| (i, e)));
+    let rewards: Vec<Vec<f64>> = named.collect::<Result<_, _>>().map_err(|(i, e)| unscored(i, &e))?;
     Ok(Scores::of(&rewards, tokens, engine.identity.clone()))
 }
 
+/// Tokens of the samples, where the models count them; what is wrong with one that cannot be read.
+fn tokens_of(engine: &Engine, items: &[Item]) -> Result<u64, String> {
+    let Some(count) = &engine.count else { return Ok(0) };
+    let one = |(i, item): (usize, &Item)| match count(item) {
+        Ok(n) if n <= engine.max_tokens => Ok(n as u64),
+        Ok(n) => Err(format!("sample {i}: it has {n} tokens, and the limit is {}", engine.max_tokens)),
+        Err(e) => Err(format!("sample {i}: {e}")),
+    };
+    items.iter().enumerate().map(one).sum()
+}
+
+/// Clients ask again after a 5xx and give up after a 4xx, so whose fault it is matters.
+fn unscored(place: usize, why: &Unscored) -> Response {
+    let (status, why) = match why {
+        Unscored::Sample(why) => (StatusCode::UNPROCESSABLE_ENTITY, why),
+        Unscored::Server(why) => (StatusCode::INTERNAL_SERVER_ERROR, why),
+    };
+    fail(status, &format!("sample {place}: {why}"))
+}
+
 /// Too much waits: come back.
-fn busy() -> Response {
-    let mut response = fail(StatusCode::TOO_MANY_REQUESTS, "too many samples wait already; try again");
+fn busy(why: &str) -> Response {
+    let mut response = fail(StatusCode::TOO_MANY_REQUESTS, why);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
@@ -141,23 +164,18 @@ async fn reward(State(state): State<RewardState>, body: Body) -> Response {
     timed(state.clone(), "/v1/reward", async move {
         let body = read(&state, body).await?;
         let items = answers::own(&body).map_err(|e| fail(StatusCode::BAD_REQUEST, &e))?;
-        let group = body["completions"].is_array().then(|| items.clone());
-        let scores = score(&state, items).await?;
+        let engine = state.engine();
+        let group = body["completions"].is_array().then(|| items.clone()).zip(engine.policy.clone());
+        // Before the reward is computed: who is sent away has cost nothing.
+        let place = group.is_some().then(|| state.pacs.places.clone().try_acquire_owned()).transpose();
+        let _place = place.map_err(|_| busy("too many requests for PACS wait already; try again"))?;
+        let scores = score(&state, &engine, items).await?;
         let mut answer = json!({ "model": scores.model, "rewards": scores.rewards, "tokens": scores.tokens });
         if let Some(variances) = &scores.variances {
             answer["variances"] = json!(variances);
         }
-        if let (Some(group), Some(policy)) = (group, state.engine().policy.clone()) {
-            let logps = tokio::task::spawn_blocking(move || {
-                let items: Vec<ScoreItem<'_>> = group.iter().map(Item::as_score_item).collect();
-                policy
-                    .logps(&items)
-                    .map(|l| l.into_iter().map(|l| l.sum).collect::<Vec<f64>>())
-                    .map_err(|e| e.to_string())
-            })
-            .await
-            .unwrap_or_else(|e| Err(e.to_string()))
-            .map_err(|e| fail(StatusCode::UNPROCESSABLE_ENTITY, &e))?;
+        if let Some((group, policy)) = group {
+            let logps = logps(&state, policy, group).await?;
             // Null where a ranking is constant or there is one completion.
             answer["pacs"] = json!(pacs(&scores.rewards, &logps));
             answer["logps"] = json!(logps);
@@ -165,6 +183,27 @@ async fn reward(State(state): State<RewardState>, body: Body) -> Response {
         Ok(Json(answer).into_response())
     })
     .await
+}
+
+/// The policy's log-probs of a prompt's completions, when it is the request's turn. A client that
+/// leaves before takes its request with it.
+async fn logps(state: &RewardState, policy: SharedPolicy, group: Vec<Item>) -> Result<Vec<f64>, Response> {
+    let fault = |why: &str| fail(StatusCode::INTERNAL_SERVER_ERROR, why);
+    let turn = state.pacs.turn.clone().acquire_owned().await.map_err(|_| fault("the server ends"))?;
+    let work = move || {
+        // Held until the model is done, also where nobody waits for it any more.
+        let _turn = turn;
+        let items: Vec<ScoreItem<'_>> = group.iter().map(Item::as_score_item).collect();
+        let found = policy.logps(&items).map_err(|e| e.to_string())?;
+        Ok(found.into_iter().map(|l| l.sum).collect::<Vec<f64>>())
+    };
+    let found = tokio::task::spawn_blocking(work).await;
+    let logps: Result<_, String> = found.map_err(|_| fault("the policy failed; the server's log says more"))?;
+    let logps = logps.map_err(|e| fail(StatusCode::UNPROCESSABLE_ENTITY, &e))?;
+    match logps.iter().all(|l| l.is_finite()) {
+        true => Ok(logps),
+        false => Err(fault("the policy gives a log-prob that is no finite number")),
+    }
 }
 
 /// Loads a newer model and swaps it in. Names a path on this machine, so only with a key.
@@ -179,8 +218,11 @@ async fn reload(State(state): State<RewardState>, body: Body) -> Response {
         let body = read(&state, body).await?;
         let spec = body["reward"].as_str().map(str::to_owned);
         let loaded = tokio::task::spawn_blocking(move || state.load(spec.as_deref()));
-        let identity = loaded.await.unwrap_or_else(|e| Err(e.to_string()));
-        let identity = identity.map_err(|e| fail(StatusCode::UNPROCESSABLE_ENTITY, &e))?;
+        let identity = loaded.await.unwrap_or_else(|e| Err(LoadError::Failed(e.to_string())));
+        let identity = identity.map_err(|error| match error {
+            LoadError::Busy => fail(StatusCode::CONFLICT, &error.to_string()),
+            LoadError::Failed(why) => fail(StatusCode::UNPROCESSABLE_ENTITY, &why),
+        })?;
         Ok(Json(json!({ "model": identity })).into_response())
     })
     .await
