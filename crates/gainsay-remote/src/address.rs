@@ -73,7 +73,7 @@ impl Address {
     /// No http(s) URL, an option that is not known, a value that cannot be read, user information
     /// in the URL (it would end up in files).
     pub fn parse(text: &str) -> Result<Self> {
-        let fault = |problem: String| RemoteError::Address { address: hide_user(text), problem };
+        let fault = |problem: String| RemoteError::Address { address: mask(&hide_user(text)), problem };
         let (url, options) = text.split_once('#').unwrap_or((text, ""));
         let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
         let Some(authority) = rest.map(|rest| rest.split('/').next().unwrap_or_default()) else {
@@ -134,6 +134,11 @@ impl Address {
         Ok(())
     }
 
+    /// The key in the URL's path, `/k/KEY`.
+    pub(crate) fn path_key(&self) -> Option<&str> {
+        key_in(&self.base).map(|key| &self.base[key])
+    }
+
     /// The URL of `path` on this server. Where the address already ends in the path, or in its
     /// first part (`/v1`), that is not doubled.
     pub fn url(&self, path: &str) -> String {
@@ -149,10 +154,24 @@ impl Address {
 }
 
 impl fmt::Display for Address {
-    /// The URL alone.
+    /// The URL alone, as it may stand in files and messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.base)
+        f.write_str(&mask(&self.base))
     }
+}
+
+/// Where a URL holds the key of a reward server, `/k/KEY`: `gainsay serve` takes it there, as
+/// trainers' clients send no headers.
+fn key_in(url: &str) -> Option<std::ops::Range<usize>> {
+    let path = url.find("://").map(|at| at + 3).and_then(|host| Some(host + url[host..].find('/')?))?;
+    let start = path + url[path..].find("/k/")? + 3;
+    let length = url[start..].find(['/', '#', '?']).unwrap_or(url.len() - start);
+    (length > 0).then_some(start..start + length)
+}
+
+/// The URL without the key in its path.
+pub(crate) fn mask(url: &str) -> String {
+    key_in(url).map_or_else(|| url.to_owned(), |key| format!("{}***{}", &url[..key.start], &url[key.end..]))
 }
 
 /// The text without what stands before an `@` in its authority.
@@ -184,6 +203,20 @@ mod tests {
         assert_eq!(url("http://h/v1", "/classify"), "http://h/classify");
         assert_eq!(url("http://h:5000/get_reward", "/get_reward"), "http://h:5000/get_reward");
         assert_eq!(url("http://h", "/generate/"), "http://h/generate/");
+    }
+
+    #[test]
+    fn keys_in_paths_are_not_shown() {
+        let address = Address::parse("http://h:5000/k/sesame/get_reward#raw").unwrap();
+        assert_eq!(
+            (address.path_key(), address.to_string().as_str()),
+            (Some("sesame"), "http://h:5000/k/***/get_reward")
+        );
+        assert_eq!(address.url("/get_reward"), "http://h:5000/k/sesame/get_reward");
+        assert_eq!(mask("https://h/rm/k/sesame"), "https://h/rm/k/***");
+        assert_eq!(mask("http://k/k"), "http://k/k");
+        let error = Address::parse("http://h/k/sesame#apis=x").unwrap_err().to_string();
+        assert!(error.contains("/k/***#apis=x") && !error.contains("sesame"), "{error}");
     }
 
     #[test]

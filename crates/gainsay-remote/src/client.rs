@@ -11,7 +11,7 @@ use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{HeaderMap, Response};
 
-use crate::address::{Address, Limits};
+use crate::address::{Address, Limits, mask};
 use crate::error::{RemoteError, Result, quote, words};
 use crate::memory::Memory;
 
@@ -34,14 +34,14 @@ pub struct Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("address", &self.address.base).finish_non_exhaustive()
+        f.debug_struct("Client").field("address", &self.address.to_string()).finish_non_exhaustive()
     }
 }
 
 /// How a try ended that did not succeed.
 enum Failure {
     /// Another try may succeed, after this wait where the server named one.
-    Passing { last: String, wait: Option<Duration> },
+    Passing { status: Option<u16>, last: String, wait: Option<Duration> },
     /// No further try.
     Final(RemoteError),
 }
@@ -111,26 +111,28 @@ impl Client {
         Ok(found)
     }
 
-    /// One GET, tried again only while the server cannot be reached or is busy; nothing is kept.
+    /// One GET, tried again while the server, or the gateway before it, cannot be reached or is
+    /// busy; a 500 or 501 is an answer. Nothing is kept.
     pub fn look(&self, path: &str) -> Result<Value> {
         let url = self.address.url(path);
-        self.tries(&url, self.limits().retries, || self.send(&url, None).map_err(settle))
+        self.tries(&url, self.limits().retries, || self.send(&url, None).map_err(|f| settle(&url, f)))
     }
 
     /// [`Client::look`] for a POST: what a server answers to a question about itself.
     pub fn probe(&self, path: &str, body: &Value) -> Result<Value> {
         let url = self.address.url(path);
         let text = body.to_string();
-        self.tries(&url, self.limits().retries, || self.send(&url, Some(&text)).map_err(settle))
+        self.tries(&url, self.limits().retries, || self.send(&url, Some(&text)).map_err(|f| settle(&url, f)))
     }
 
     fn wrong(&self, url: &str, problem: String, said: &str) -> RemoteError {
-        RemoteError::Answer { url: url.to_owned(), problem, said: self.clean(&quote(said)) }
+        RemoteError::Answer { url: mask(url), problem, said: self.clean(&quote(said)) }
     }
 
-    /// Without the API key, should the server have repeated it.
+    /// Without the keys, should the server have repeated them.
     fn clean(&self, text: &str) -> String {
-        self.key.as_ref().map_or_else(|| text.to_owned(), |key| text.replace(key.as_str(), "***"))
+        let keys = [self.key.as_deref(), self.address.path_key()];
+        keys.into_iter().flatten().fold(text.to_owned(), |text, key| text.replace(key, "***"))
     }
 
     fn tries(&self, url: &str, retries: u32, send: impl Fn() -> std::result::Result<Value, Failure>) -> Result<Value> {
@@ -142,14 +144,14 @@ impl Client {
             match send() {
                 Ok(answer) => return Ok(answer),
                 Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing { last, wait }) => {
+                Err(Failure::Passing { last, wait, .. }) => {
                     let longest = wait.is_some_and(|w| w > LONGEST_WAIT);
                     if done >= retries || longest {
                         let remedy = match self.memory {
                             Some(_) => ". What is finished is on disk: run the same command again",
                             None => "; does the server run, and is the address right?",
                         };
-                        return Err(RemoteError::Unavailable { url: url.into(), tries: done + 1, last, remedy });
+                        return Err(RemoteError::Unavailable { url: mask(url), tries: done + 1, last, remedy });
                     }
                     self.repeated.fetch_add(1, Ordering::Relaxed);
                     self.rest(wait.unwrap_or_else(|| backoff(self.limits().backoff, done, jitter())))?;
@@ -199,13 +201,15 @@ impl Client {
         use ureq::Error::{BadUri, BodyExceedsLimit, ConnectionFailed, HostNotFound, Io, Protocol, Timeout};
         let last = self.clean(&quote(&error.to_string()));
         match error {
-            Io(_) | Timeout(_) | ConnectionFailed | HostNotFound | Protocol(_) => Failure::Passing { last, wait: None },
-            BadUri(_) => Failure::Final(RemoteError::Address { address: url.into(), problem: last }),
+            Io(_) | Timeout(_) | ConnectionFailed | HostNotFound | Protocol(_) => {
+                Failure::Passing { status: None, last, wait: None }
+            }
+            BadUri(_) => Failure::Final(RemoteError::Address { address: mask(url), problem: last }),
             BodyExceedsLimit(_) => Failure::Final(RemoteError::Unsupported {
-                url: url.into(),
+                url: mask(url),
                 problem: format!("the answer is too large ({last})"),
             }),
-            _ => Failure::Final(RemoteError::Unsupported { url: url.into(), problem: last }),
+            _ => Failure::Final(RemoteError::Unsupported { url: mask(url), problem: last }),
         }
     }
 
@@ -227,9 +231,11 @@ impl Client {
                 };
                 Failure::Final(self.wrong(url, problem, &body))
             }),
-            429 | 500..=599 => Err(Failure::Passing { last: format!("{status}: {}", said()), wait }),
+            429 | 500..=599 => {
+                Err(Failure::Passing { status: Some(status), last: format!("{status}: {}", said()), wait })
+            }
             _ => Err(Failure::Final(RemoteError::Refused {
-                url: url.into(),
+                url: mask(url),
                 status,
                 said: said(),
                 remedy: match status {
@@ -247,11 +253,13 @@ impl Client {
 /// What reading an answer gives, or what is wrong with the answer.
 pub type Found<T> = std::result::Result<T, String>;
 
-/// A server error in answer to a probe is an answer, except where it says that it is busy.
-fn settle(failure: Failure) -> Failure {
+/// A server's own failure in answer to a probe is an answer: it knows the path. Anything else may be
+/// a gateway's word, or pass.
+fn settle(url: &str, failure: Failure) -> Failure {
     match failure {
-        Failure::Passing { last, .. } if last.starts_with("50") && !last.starts_with("503") => {
-            Failure::Final(RemoteError::Unsupported { url: "the server".into(), problem: last })
+        Failure::Passing { status: Some(status @ (500 | 501)), last, .. } => {
+            let said = last.split_once(": ").map_or(last.as_str(), |(_, said)| said).to_owned();
+            Failure::Final(RemoteError::Failed { url: mask(url), status, said })
         }
         other => other,
     }

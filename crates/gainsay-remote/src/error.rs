@@ -40,6 +40,16 @@ pub enum RemoteError {
         /// What to do.
         remedy: &'static str,
     },
+    /// The server failed at a question about itself, as those do that lack what is asked for.
+    #[error("{url} answered {status}: {said}")]
+    Failed {
+        /// What was asked.
+        url: String,
+        /// HTTP status, 500 or 501.
+        status: u16,
+        /// The server's own words.
+        said: String,
+    },
     /// The server's answer is not what its protocol promises.
     #[error("{url}: {problem}; the answer begins: {said}")]
     Answer {

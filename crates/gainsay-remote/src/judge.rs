@@ -3,7 +3,9 @@
 //! Every pair is asked in both orders, as judges favor a place (Zheng et al. 2023,
 //! arXiv 2306.05685). One order's P(A) comes from the verdict token's log-probs where the
 //! server offers them, the mass of C (equally good) shared, else 1, 0 or 1/2 by the verdict in the
-//! text. P(first) is the mean of P(A) in the given order and 1 - P(A) in the reverse.
+//! text; a server that refuses to give log-probs is asked without. P(first) is the mean of P(A) in the given order and 1 - P(A) in the reverse.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use gainsay_core::engine::{Comparison, EngineError, Oracle, ScoreItem};
 use serde_json::{Value, json};
@@ -36,6 +38,8 @@ pub struct Judge {
     model: Option<String>,
     template: String,
     max_tokens: usize,
+    /// The server refused a question because it asked for log-probs.
+    refuses_logprobs: AtomicBool,
 }
 
 /// What one order's question brought.
@@ -90,7 +94,7 @@ impl Judge {
             Some(model) => Some(model.clone()),
             None => detect(&client)?.model,
         };
-        Ok(Self { client, model, template, max_tokens: 16 })
+        Ok(Self { client, model, template, max_tokens: 16, refuses_logprobs: AtomicBool::new(false) })
     }
 
     /// Lets the judge write this much before its verdict; the default suits a bare letter.
@@ -102,6 +106,11 @@ impl Judge {
     /// The server.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Whether the server refused to give log-probs, so that verdicts came from the text alone.
+    pub fn refuses_logprobs(&self) -> bool {
+        self.refuses_logprobs.load(Ordering::Relaxed)
     }
 
     /// Name of model and server, and a digest of the template.
@@ -127,13 +136,28 @@ impl Judge {
             "messages": [{ "role": "user", "content": question }],
             "temperature": 0.0,
             "max_tokens": self.max_tokens,
-            "logprobs": true,
-            "top_logprobs": 10,
         });
         if let Some(model) = &self.model {
             body["model"] = json!(model);
         }
-        self.client.ask("/v1/chat/completions", &body, verdict_of)
+        let ask = |body: &Value| self.client.ask("/v1/chat/completions", body, verdict_of);
+        if self.refuses_logprobs() {
+            return ask(&body);
+        }
+        let mut with = body.clone();
+        (with["logprobs"], with["top_logprobs"]) = (json!(true), json!(10));
+        match ask(&with) {
+            Err(refused @ RemoteError::Refused { status: 400 | 422, .. }) => {
+                // Only an answer shows that the log-probs were what it refused.
+                let verdict = ask(&body).map_err(|again| match again {
+                    RemoteError::Refused { .. } => refused,
+                    other => other,
+                })?;
+                self.refuses_logprobs.store(true, Ordering::Relaxed);
+                Ok(verdict)
+            }
+            outcome => outcome,
+        }
     }
 }
 

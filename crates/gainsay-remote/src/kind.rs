@@ -65,7 +65,7 @@ pub fn detect(client: &Client) -> Result<About> {
     }
     let models = client.look("/v1/models");
     // A server that fails to list its models has the path all the same (`transformers serve` without a cache).
-    let listless = matches!(models, Err(RemoteError::Unsupported { .. }));
+    let listless = matches!(models, Err(RemoteError::Failed { .. }));
     let known = optional(models)?.as_ref().and_then(of_models);
     let unnamed = || About { kind: Kind::OpenAi, model: None, largest_batch: None };
     if let Some(about) = known.or_else(|| listless.then(unnamed)) {
@@ -82,7 +82,7 @@ pub fn detect(client: &Client) -> Result<About> {
         return Ok(About { kind: Kind::Trl, model: None, largest_batch: None });
     }
     Err(RemoteError::Unsupported {
-        url: base.clone(),
+        url: client.address().to_string(),
         problem: "this server does not say what it is; name its protocol with #api= (gainsay, vllm-classify, \
                   vllm-pooling, vllm-score, sglang-classify, sglang-embeddings, tei, openrlhf, json; for policies \
                   completions, chat, sglang, trl)"
@@ -90,12 +90,22 @@ pub fn detect(client: &Client) -> Result<About> {
     })
 }
 
+/// [`detect`] for a server whose protocol the user named: it may keep to itself what it is, but it
+/// must be there.
+pub(crate) fn detect_named(client: &Client) -> Result<Option<About>> {
+    match detect(client) {
+        Ok(about) => Ok(Some(about)),
+        Err(error @ (RemoteError::Unavailable { .. } | RemoteError::Stopped)) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
 /// The answer, or none where the server lacks the path; other failures are failures.
 fn optional(answer: Result<Value>) -> Result<Option<Value>> {
     match answer {
         Ok(value) => Ok(Some(value)),
         Err(RemoteError::Refused { status: 404 | 405 | 422, .. } | RemoteError::Answer { .. }) => Ok(None),
-        Err(RemoteError::Unsupported { .. }) => Ok(None),
+        Err(RemoteError::Failed { .. }) => Ok(None),
         Err(other) => Err(other),
     }
 }

@@ -9,7 +9,7 @@ use gainsay_core::engine::{EngineError, RewardFn, ScoreItem};
 
 use crate::client::{Client, in_parallel};
 use crate::error::{RemoteError, Result};
-use crate::kind::{Kind, detect};
+use crate::kind::{Kind, detect, detect_named};
 use crate::protocols::{Given, Mapping, request_of, rewards_in};
 use crate::render::{Renderer, whole_text};
 
@@ -83,7 +83,7 @@ impl RemoteReward {
     /// a mapping where none is given.
     pub fn connect(client: Client, renderer: Option<Arc<dyn Renderer>>, mapping: Option<Mapping>) -> Result<Self> {
         let address = client.address().clone();
-        let fault = |problem: String| RemoteError::Address { address: address.base.clone(), problem };
+        let fault = |problem: String| RemoteError::Address { address: address.to_string(), problem };
         let (api, about) = match (&address.api, &mapping) {
             (Some(name), _) => (name.parse::<RewardApi>().map_err(fault)?, None),
             (None, Some(_)) => (RewardApi::Json, None),
@@ -97,7 +97,7 @@ impl RemoteReward {
         }
         let named = address.model.clone().or_else(|| about.as_ref().and_then(|a| a.model.clone()));
         let model = match named {
-            None if needs_model(api) => detect(&client).ok().and_then(|a| a.model),
+            None if needs_model(api) => detect_named(&client)?.and_then(|a| a.model),
             named => named,
         };
         let largest = about.and_then(|a| a.largest_batch).unwrap_or(usize::MAX);
@@ -148,7 +148,7 @@ impl RemoteReward {
             _ if self.client.address().raw => Ok(Given::text(item, format!("{}{}", item.prompt.display(), item.text))),
             RewardApi::VllmClassify | RewardApi::VllmPooling => Ok(Given::chat(item)),
             api => Err(RemoteError::Address {
-                address: self.client.address().base.clone(),
+                address: self.client.address().to_string(),
                 problem: format!(
                     "{api} takes text that is rendered already: name the model whose chat template renders it with \
                      #tokenizer=M, or send prompt and completion as they stand with #raw"

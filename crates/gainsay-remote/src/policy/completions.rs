@@ -4,6 +4,7 @@ use gainsay_core::engine::Decoding;
 use gainsay_core::record::Prompt;
 use serde_json::{Value, json};
 
+use super::aligned::{Own, check};
 use super::{Drawn, Job, RemotePolicy, Rendered, Scored, logp};
 use crate::client::Found;
 use crate::error::{RemoteError, Result};
@@ -124,31 +125,44 @@ impl RemotePolicy {
     }
 
     /// Any server that can echo. The completion's tokens are the last ones before what the server
-    /// added: counted from the end, as servers differ in what they leave out at the beginning.
+    /// added: counted from the end, as servers differ in what they leave out at the beginning. What
+    /// was counted must then be the completion's text.
     pub(super) fn score_echo(&self, item: &Rendered) -> Result<Scored> {
         let text = format!("{}{}", item.prompt_text, item.completion_text);
         let mut body = json!({
             "prompt": text, "max_tokens": 1, "temperature": 1.0, "top_p": 1.0, "seed": 1, "echo": true, "logprobs": 1,
         });
         self.add_own_fields(&mut body, &Decoding { temperature: 1.0, ..Decoding::default() });
+        let (own, prompt_chars) = (self.own(item), item.prompt_text.chars().count());
         self.client.ask("/v1/completions", &self.with_model(body), |answer| {
             let logprobs = answer.pointer("/choices/0/logprobs").ok_or("it has no logprobs")?;
             let rows = logprobs["token_logprobs"].as_array().ok_or("it has no token_logprobs")?;
             let added = answer.pointer("/usage/completion_tokens").and_then(Value::as_u64).unwrap_or(1) as usize;
             let end = rows.len().checked_sub(added).ok_or("it holds fewer log-probs than tokens")?;
-            let start = match &item.completion_ids {
-                Some(ids) => end.checked_sub(ids.len()).ok_or_else(|| short(end, ids.len()))?,
-                None => boundary(logprobs, item.prompt_text.chars().count(), end)?,
+            let start = match &own {
+                Some(own) => end.checked_sub(own.tokens.len()).ok_or_else(|| short(end, own.tokens.len()))?,
+                None => boundary(logprobs, prompt_chars, end)?,
             };
+            let named = logprobs["tokens"].as_array().and_then(|tokens| tokens.get(start..end));
+            let pieces: Option<Vec<&str>> = named.map(|t| t.iter().map(|s| s.as_str().unwrap_or("")).collect());
+            if let Some(own) = &own {
+                check(own, pieces.as_deref(), logprobs["text_offset"][start].as_u64(), prompt_chars)?;
+            }
             let logps = rows[start..end].iter().map(logp).collect::<Found<Vec<f32>>>()?;
-            let strings =
-                |v: &Value| v.as_array().map(|t| t.iter().map(|s| s.as_str().unwrap_or("").to_owned()).collect());
-            let pieces: Option<Vec<String>> = strings(&logprobs["tokens"]);
-            let pieces = pieces.and_then(|p| p.get(start..end).map(<[String]>::to_vec));
+            let pieces = pieces.map(|p| p.into_iter().map(str::to_owned).collect());
             let counted = answer.pointer("/usage/prompt_tokens").and_then(Value::as_u64);
             let prompt_tokens = counted.and_then(|n| (n as usize).checked_sub(end - start));
             Ok(Scored { logps, pieces, prompt_tokens })
         })
+    }
+
+    /// The completion token by token, where a tokenizer here reads it.
+    fn own(&self, item: &Rendered) -> Option<Own> {
+        let (renderer, ids) = (self.renderer.as_ref()?, item.completion_ids.as_ref()?);
+        let tokens: Vec<String> = ids.iter().map(|id| renderer.read(&[*id])).collect();
+        let special = ids.iter().zip(&tokens).filter(|(_, text)| text.is_empty());
+        let special = special.map(|(id, _)| renderer.spell(&[*id])).filter(|name| !name.is_empty()).collect();
+        Some(Own { text: renderer.read(ids), tokens, special })
     }
 }
 

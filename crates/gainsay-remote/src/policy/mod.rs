@@ -4,6 +4,7 @@
 //! found out by asking, stands in [`RemotePolicy::identity`] and so in every record; where a
 //! sampled completion's log-probs are of another kind, it is scored again.
 
+mod aligned;
 mod chat;
 mod completions;
 mod probe;
@@ -21,7 +22,7 @@ use gainsay_core::rng::Key;
 
 use crate::client::{Client, in_parallel};
 use crate::error::{RemoteError, Result};
-use crate::kind::{Kind, detect};
+use crate::kind::{Kind, detect, detect_named};
 use crate::render::Renderer;
 pub use probe::{Echo, Reported};
 
@@ -120,11 +121,11 @@ impl RemotePolicy {
     /// A server that cannot be reached, or that generates no text.
     pub fn connect(client: Client, renderer: Option<Arc<dyn Renderer>>) -> Result<Self> {
         let address = client.address().clone();
-        let fault = |problem: String| RemoteError::Address { address: address.base.clone(), problem };
+        let fault = |problem: String| RemoteError::Address { address: address.to_string(), problem };
         let wanted = address.api.as_deref().map(str::parse::<PolicyApi>).transpose().map_err(fault)?;
         let about = match wanted {
             Some(PolicyApi::Trl) => None,
-            Some(_) => detect(&client).ok(),
+            Some(_) => detect_named(&client)?,
             None => Some(detect(&client)?),
         };
         let kind =
@@ -189,7 +190,7 @@ impl RemotePolicy {
     }
 
     fn unsupported(&self, problem: String) -> RemoteError {
-        RemoteError::Unsupported { url: self.client.address().base.clone(), problem }
+        RemoteError::Unsupported { url: self.client.address().to_string(), problem }
     }
 
     /// What the server says of given completions, in order.
@@ -239,7 +240,7 @@ impl RemotePolicy {
                 completion_text: item.text.to_owned(),
             }),
             _ => Err(RemoteError::Address {
-                address: self.client.address().base.clone(),
+                address: self.client.address().to_string(),
                 problem: "scoring given completions needs the policy's tokenizer and chat template: name a local copy \
                           with #tokenizer=M, or take text prompts verbatim with #raw"
                     .into(),

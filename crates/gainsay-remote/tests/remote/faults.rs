@@ -130,3 +130,20 @@ fn what_is_on_disk_is_not_asked_again() {
     // Two tries for the fourth, which alone was asked.
     assert_eq!(fake.asked().len(), dead + 2);
 }
+
+#[test]
+fn a_key_in_the_path_stays_secret() {
+    let fake = Fake::start(|asked, before| match before {
+        0 => ours(asked),
+        _ => Reply::Json(404, json!({ "error": { "message": format!("nothing at {}", asked.path) } })),
+    });
+    let prompt = Prompt::Text("p".into());
+    let base = format!("{}/k/sesame", fake.base);
+    let reward = RemoteReward::connect(client(&base, "api=gainsay"), None, None).unwrap();
+    assert_eq!(reward.score(&items(&prompt, &["abc"])).unwrap(), [3.0]);
+    assert_eq!(fake.count("/k/sesame/v1/reward"), 1);
+    let identity = gainsay_core::engine::RewardFn::identity(&reward);
+    assert!(identity.contains("/k/***") && !identity.contains("sesame"), "{identity}");
+    let error = reward.score(&items(&prompt, &["abc"])).unwrap_err().to_string();
+    assert!(error.contains("nothing at /k/***/v1/reward") && !error.contains("sesame"), "{error}");
+}

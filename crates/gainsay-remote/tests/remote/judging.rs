@@ -40,3 +40,24 @@ fn both_orders_are_asked_and_a_favored_place_cancels() {
     assert_eq!(judge.compare(&pairs).unwrap()[1].map(|p| p < 0.5), Some(true));
     assert!(Judge::connect(client(&fake.base, "model=j"), Some("no places")).is_err());
 }
+
+#[test]
+fn a_judge_without_log_probs_is_asked_without_them() {
+    let fake = Fake::start(|asked, _| match asked.body["logprobs"].is_null() {
+        true => Reply::Json(200, json!({ "choices": [{ "message": { "content": "A" } }] })),
+        false => Reply::Json(400, json!({ "error": { "message": "logprobs are not supported" } })),
+    });
+    let judge = Judge::connect(client(&fake.base, "model=j,concurrency=1"), None).unwrap();
+    let prompt = Prompt::Text("q".into());
+    let sides = items(&prompt, &["fine", "okay"]);
+    let pair = Comparison { id: "1", first: sides[0].clone(), second: sides[1].clone() };
+    assert!(!judge.refuses_logprobs());
+    let judged = judge.judge(std::slice::from_ref(&pair)).unwrap();
+    assert_eq!((judged[0].p_first, judged[0].orders[0].from_logprobs), (Some(0.5), false));
+    assert_eq!((fake.asked().len(), judge.refuses_logprobs()), (3, true), "it is refused once");
+    // A refusal for another reason stays what it is, in the server's words.
+    let broke = Fake::start(|_, _| Reply::Json(400, json!({ "error": { "message": "out of credit" } })));
+    let judge = Judge::connect(client(&broke.base, "model=j,concurrency=1"), None).unwrap();
+    let error = judge.judge(&[pair]).unwrap_err().to_string();
+    assert!(error.contains("out of credit") && !judge.refuses_logprobs(), "{error}");
+}

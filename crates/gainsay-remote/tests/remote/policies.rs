@@ -38,7 +38,7 @@ fn vllm(asked: &Asked) -> Reply {
     let choice = |i: u64| {
         json!({ "index": i, "text": "ab", "finish_reason": "stop", "token_ids": [97, 98, 257],
                 "logprobs": { "tokens": ["a", "b", ""], "token_logprobs": [-0.5, -1.0, -0.25],
-                              "top_logprobs": [{ "a": -0.5 }, { "b": -1.0 }, { "": -0.25 }] } })
+                              "top_logprobs": [{ "a": -0.01, "c": -5.0 }, { "b": -1.0 }, { "": -0.25 }] } })
     };
     Reply::Json(200, json!({ "choices": (0..n).map(choice).collect::<Vec<_>>() }))
 }
@@ -72,7 +72,7 @@ fn processed_log_probs_are_scored_again() {
         let temperature = asked.body["temperature"].as_f64().unwrap_or(1.0);
         match vllm(asked) {
             Reply::Json(status, mut body) if body.pointer("/choices/0/logprobs").is_some() => {
-                body["choices"][0]["logprobs"]["top_logprobs"][0] = json!({ "a": -0.5 / temperature });
+                body["choices"][0]["logprobs"]["top_logprobs"][0] = json!({ "a": -0.01, "c": -5.0 / temperature });
                 Reply::Json(status, body)
             }
             other => other,
@@ -103,7 +103,8 @@ fn echoing(asked: &Asked) -> Reply {
         vec![]
     };
     let added: Vec<String> = ["h", "i"].map(String::from).into();
-    let tokens: Vec<&String> = given.iter().chain(if echo { &added[..1] } else { &added }).collect();
+    let mut tokens: Vec<String> = given.iter().chain(if echo { &added[..1] } else { &added }).cloned().collect();
+    tokens.iter_mut().filter(|t| *t == "\u{1}").for_each(String::clear);
     let logps: Vec<Value> = (0..tokens.len()).map(|i| if echo && i == 0 { Value::Null } else { json!(-0.5) }).collect();
     let offsets: Vec<usize> = (0..tokens.len()).collect();
     let top: Vec<Value> = tokens.iter().map(|t| json!({ t.as_str(): -0.5 })).collect();
@@ -135,13 +136,73 @@ fn a_server_without_ids_is_counted_from_the_end() {
 }
 
 #[test]
+fn other_tokens_than_the_completions_are_refused() {
+    // This server knows "ab" as one token, so its last four are not "ab" and its turn end.
+    let merging = |asked: &Asked| match echoing(asked) {
+        Reply::Json(status, mut body) if asked.body["echo"] == true => {
+            let logprobs = body["choices"][0]["logprobs"].clone();
+            let mut tokens: Vec<Value> = logprobs["tokens"].as_array().unwrap().clone();
+            let Some(a) = tokens.windows(2).position(|w| w[0] == "a" && w[1] == "b") else {
+                return Reply::Json(status, body);
+            };
+            tokens[a] = json!("ab");
+            tokens.remove(a + 1);
+            let offsets: Vec<usize> = (0..tokens.len()).collect();
+            body["choices"][0]["logprobs"] =
+                json!({ "tokens": tokens, "token_logprobs": vec![-0.5; tokens.len()], "text_offset": offsets });
+            Reply::Json(status, body)
+        }
+        other => other,
+    };
+    let fake = Fake::start(move |asked, _| merging(asked));
+    let policy = RemotePolicy::connect(client(&fake.base, ""), Some(Arc::new(Bytes))).unwrap();
+    let prompt = Prompt::Text("question".into());
+    assert_eq!(policy.logps(&items(&prompt, &["ba"])).unwrap()[0].token_logps, [-0.5; 3]);
+    let error = policy.scored(&items(&prompt, &["ab"])).unwrap_err();
+    assert!(matches!(&error, RemoteError::Answer { .. }), "{error}");
+    assert!(error.to_string().contains("\"nab\"") && error.to_string().contains("#tokenizer="), "{error}");
+}
+
+#[test]
+fn a_gateway_that_fails_at_first_hides_no_server() {
+    for status in [502, 503, 504, 429] {
+        let fake = Fake::start(move |asked, before| match before {
+            0 | 2 | 4 => Reply::Json(status, json!({ "detail": "no upstream" })),
+            _ => vllm(asked),
+        });
+        let policy = RemotePolicy::connect(client(&fake.base, ""), Some(Arc::new(Bytes))).unwrap();
+        let (kind, reported) = (policy.kind().to_string(), policy.reported());
+        assert_eq!((kind.as_str(), reported, policy.echo()), ("vllm", &Reported::Raw, &Echo::PromptLogprobs));
+        // A protocol that is named spares no question of who it is.
+        let fake = Fake::start(move |asked, _| match asked.path.as_str() {
+            "/v1/models" => Reply::Json(status, json!({ "detail": "no upstream" })),
+            _ => vllm(asked),
+        });
+        let named = client(&fake.base, "api=completions,retries=1");
+        let error = RemotePolicy::connect(named, Some(Arc::new(Bytes))).err().unwrap();
+        assert!(matches!(error, RemoteError::Unavailable { tries: 2, .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_server_that_lists_no_alternatives_is_scored_again() {
+    let fake = Fake::start(|asked, _| match asked.body["logprobs"] == 2 {
+        true => Reply::Json(400, json!({ "error": { "message": "logprobs: at most 1" } })),
+        false => vllm(asked),
+    });
+    let policy = RemotePolicy::connect(client(&fake.base, ""), Some(Arc::new(Bytes))).unwrap();
+    assert_eq!(policy.reported(), &Reported::Processed);
+}
+
+#[test]
 fn chat_says_that_the_rendering_is_the_servers() {
     let fake = Fake::start(|asked, _| match asked.path.as_str() {
         "/v1/models" => models("somebody"),
         "/v1/chat/completions" => Reply::Json(
             200,
             json!({ "choices": [{ "index": 0, "finish_reason": "length", "message": { "role": "assistant", "content": "hi" },
-                    "logprobs": { "content": [{ "token": "hi", "logprob": -0.5, "top_logprobs": [{ "token": "hi", "logprob": -0.5 }] }] } }] }),
+                    "logprobs": { "content": [{ "token": "hi", "logprob": -0.5, "top_logprobs": [
+                        { "token": "hi", "logprob": -0.5 }, { "token": "ho", "logprob": -1.5 }] }] } }] }),
         ),
         _ => Reply::Json(404, json!({ "detail": "Not Found" })),
     });
