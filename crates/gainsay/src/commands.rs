@@ -239,9 +239,12 @@ fn feedback_command(args: &cli::FeedbackArgs) -> Result<()> {
         Oracle::Labels => feedback::read_labels(&selection, noise, args.seed, &args.out)?,
         Oracle::Judge(url) => return remote::feedback(args, &url, &selection),
         Oracle::Gold(spec) => {
-            let options = ModelOptions { dtype: args.model.dtype, ..ModelOptions::default() };
-            let gold = models::reward_fn(&spec, &options)?;
-            feedback::ask_gold(gold.as_ref(), &selection, noise, args.seed, &args.out)?
+            let answers = Some(models::answers_beside(&args.out));
+            let options = ModelOptions { dtype: args.model.dtype, answers, ..ModelOptions::default() };
+            let gold = models::any_reward(&spec, &options)?;
+            let figures = feedback::ask_gold(&gold, &selection, noise, args.seed, &args.out)?;
+            gold.forget();
+            figures
         }
     };
     print_figures(args.json, &figures, json!({ "out": args.out, "answers": selection.len() }))

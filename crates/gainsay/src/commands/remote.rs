@@ -16,19 +16,14 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::models::{self, ModelOptions};
 use crate::recipes::doctor::{Verdict, diagnose};
-use crate::recipes::serve::{Models, is_loopback, load};
+use crate::recipes::serve::{Models, check_key, load};
 use crate::recipes::{feedback as noise, judge as judging};
 use crate::remote;
 
 pub(super) fn serve(args: &cli::ServeArgs) -> Result<()> {
     models::prepare(&args.model)?;
     let key = std::env::var(&args.key_env).ok().filter(|key| !key.is_empty());
-    if key.is_none() && !is_loopback(&args.host) {
-        return Err(Error::Input(format!(
-            "--host {}: others can reach it, so clients must show a key; put one into {}",
-            args.host, args.key_env
-        )));
-    }
+    check_key(key.as_deref(), &args.host, &args.key_env)?;
     let models = Models {
         rewards: args.reward.clone(),
         policy: args.policy.clone(),

@@ -29,6 +29,8 @@ pub struct Summary {
     pub order_dependent: usize,
     /// Pairs whose probability comes from log-probs in both orders.
     pub from_logprobs: usize,
+    /// The server refused to give log-probs: verdicts were read from its text.
+    pub logprobs_refused: bool,
     /// Tokens read.
     pub tokens_in: u64,
     /// Tokens written.
@@ -70,6 +72,7 @@ pub fn judge(judge: &Judge, pairs: &[SelectionRecord], prices: Prices, out: &Pat
         }
         progress.advance(batch.len() as u64, tokens);
     }
+    summary.logprobs_refused = judge.refuses_logprobs();
     summary.cost = cost((summary.tokens_in, summary.tokens_out), prices);
     files::write_all(out, &answers)?;
     judge.client().forget();
@@ -99,6 +102,9 @@ impl Summary {
             self.tokens_out,
             self.cost
         );
+        if self.logprobs_refused {
+            out.push_str("the server refuses to give log-probs: verdicts were read from its text\n");
+        }
         if let Some(agreement) = &self.agreement {
             out.push_str(&format!(
                 "agreement with people: {:.1} % of {} pairs, Cohen's kappa {}\n",

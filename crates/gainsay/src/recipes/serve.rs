@@ -10,7 +10,7 @@ use gainsay_lm::sequence::{Sequence, micro_batches};
 use gainsay_lm::{LmError, Tokenizer};
 use gainsay_server::reward_api::{Count, Engine, Item, Member, SharedPolicy};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::{self, ModelOptions};
 
 /// Tokens that go through the model together.
@@ -147,6 +147,36 @@ pub fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// The shortest key where others reach the server: `gainsay annotate` asks as much of its secret.
+const SHORTEST_KEY: usize = 16;
+
+/// Refuses a key that would protect nothing, or that no client could show: in a path, `/k/KEY/`,
+/// a key stands as it is.
+///
+/// # Errors
+/// A server that others reach without a key of 16 characters; a key that a path cannot hold.
+pub fn check_key(key: Option<&str>, host: &str, variable: &str) -> Result<()> {
+    let fault = |problem: &str| {
+        let remedy = format!("put one into {variable}, say of `openssl rand -hex 16`");
+        Err(Error::Input(format!("{problem}; {remedy}")))
+    };
+    let others =
+        format!("--host {host}: others can reach it, so clients must show a key of at least {SHORTEST_KEY} characters");
+    let Some(key) = key else {
+        return if is_loopback(host) { Ok(()) } else { fault(&others) };
+    };
+    if !key.chars().all(|c| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@".contains(c)) {
+        return fault(&format!(
+            "{variable}: clients that send no headers show the key in the path, /k/KEY/, where it cannot hold `/`, `?`, \
+             `#`, `%`, spaces or letters beyond ASCII"
+        ));
+    }
+    if key.len() < SHORTEST_KEY && !is_loopback(host) {
+        return fault(&format!("{others}; this one has {}", key.len()));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +191,25 @@ mod tests {
         );
         assert_eq!(read("plain text\n"), "plain text\n");
         assert_eq!(as_trained("a\n", None, None), "a\n");
+    }
+
+    #[test]
+    fn keys_must_protect_and_fit_into_a_path() {
+        let check = |key, host| check_key(key, host, "GAINSAY_SERVE_KEY").map_err(|e| e.to_string());
+        assert_eq!(check(None, "127.0.0.1"), Ok(()));
+        assert_eq!(check(Some("short"), "127.0.0.1"), Ok(()));
+        assert_eq!(check(Some("0123456789abcdef"), "0.0.0.0"), Ok(()));
+        assert_eq!(check(Some("c2VzYW1lc2VzYW1l+A=="), "0.0.0.0"), Ok(()));
+        for (key, host, part) in [
+            (None, "0.0.0.0", "at least 16"),
+            (Some("0123456789abcde"), "0.0.0.0", "this one has 15"),
+            (Some("01234567/89abcdef"), "127.0.0.1", "`/`"),
+            (Some("0123456789abcde?x"), "0.0.0.0", "`?`"),
+            (Some("0123456789abcdeü"), "0.0.0.0", "ASCII"),
+        ] {
+            let error = check(key, host).unwrap_err();
+            assert!(error.contains(part) && error.contains("put one into GAINSAY_SERVE_KEY"), "{error}");
+        }
     }
 
     #[test]

@@ -281,6 +281,41 @@ fn export_writes_what_a_trainer_needs() {
 }
 
 #[test]
+fn the_exported_client_comes_back_after_a_server_that_hangs_up() {
+    let dir = folder();
+    let client = include_str!("../../src/recipes/export/reward.py");
+    fs::write(dir.path().join("reward.py"), client).expect("the client");
+    let mut python = std::process::Command::new("python3");
+    if python.arg("--version").output().is_err() {
+        eprintln!("no python3 here: not tried");
+        return;
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    // Without a word, in the middle of the answer, a cut answer of the right length, then whole.
+    let half = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"rewards\": [1.5";
+    let cut = "HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{\"rewards\": [1.";
+    let whole = "HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{\"rewards\": [1.5]}";
+    let server = std::thread::spawn(move || {
+        for answer in ["", half, cut, whole] {
+            let (mut stream, _) = listener.accept().expect("a client");
+            let mut request = [0u8; 4096];
+            // Head and body come apart.
+            while !String::from_utf8_lossy(&request).contains("\"query\"") {
+                let from = request.iter().position(|b| *b == 0).expect("room");
+                std::io::Read::read(&mut stream, &mut request[from..]).expect("a request");
+            }
+            std::io::Write::write_all(&mut stream, answer.as_bytes()).expect("an answer");
+        }
+    });
+    let mut python = std::process::Command::new("python3");
+    let python = python.args(["-c", "import reward; print(reward.rewards(['a text']))"]).current_dir(dir.path());
+    let output = ok(python.env("GAINSAY_REWARD_URL", url).env_remove("GAINSAY_API_KEY").output().expect("python"));
+    assert_eq!(stdout(&output).trim(), "[1.5]");
+    server.join().expect("four requests");
+}
+
+#[test]
 fn export_refuses_what_is_not_a_run_or_not_its_own() {
     let dir = folder();
     assert!(refused(&dir, &["export", "trl", "--run", ".", "--out", "x"]).contains("no recipe.toml"));

@@ -14,27 +14,27 @@ const PAIRS: usize = 40;
 
 /// What a server has given, and how much it will give before it refuses.
 #[derive(Default)]
-struct Verdicts {
-    given: AtomicUsize,
-    most: AtomicUsize,
+pub struct Verdicts {
+    pub given: AtomicUsize,
+    pub most: AtomicUsize,
 }
 
-/// The address of a server.
-fn server(verdicts: &Arc<Verdicts>) -> String {
+/// The address of a server that answers bodies with a status line and JSON.
+pub fn http(answer: impl Fn(&Value) -> (&'static str, Value) + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
-    let verdicts = verdicts.clone();
+    let answer = Arc::new(answer);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let verdicts = verdicts.clone();
-            std::thread::spawn(move || serve(&stream, &verdicts));
+            let answer = answer.clone();
+            std::thread::spawn(move || serve(&stream, answer.as_ref()));
         }
     });
     url
 }
 
 /// Answers requests of one connection until it is closed.
-fn serve(stream: &TcpStream, verdicts: &Verdicts) {
+fn serve(stream: &TcpStream, answer: &dyn Fn(&Value) -> (&'static str, Value)) {
     let mut reader = BufReader::new(stream);
     loop {
         let (mut length, mut line) = (0, String::new());
@@ -49,12 +49,7 @@ fn serve(stream: &TcpStream, verdicts: &Verdicts) {
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).expect("the body");
-        let body: Value = serde_json::from_slice(&body).expect("JSON");
-        let more = |n: usize| (n < verdicts.most.load(Ordering::SeqCst)).then_some(n + 1);
-        let (status, answer) = match verdicts.given.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more) {
-            Ok(_) => ("200 OK", verdict(body["messages"][0]["content"].as_str().expect("a question"))),
-            Err(_) => ("400 Bad Request", json!({ "error": { "message": "out of credit" } })),
-        };
+        let (status, answer) = answer(&serde_json::from_slice(&body).expect("JSON"));
         let text = answer.to_string();
         let head =
             format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", text.len());
@@ -62,6 +57,19 @@ fn serve(stream: &TcpStream, verdicts: &Verdicts) {
         if stream.write_all((head + &text).as_bytes()).is_err() {
             return;
         }
+    }
+}
+
+/// A server that has given as much as it will.
+pub fn refusal() -> (&'static str, Value) {
+    ("400 Bad Request", json!({ "error": { "message": "out of credit" } }))
+}
+
+impl Verdicts {
+    /// Whether one more may be given.
+    pub fn take(&self) -> bool {
+        let more = |n: usize| (n < self.most.load(Ordering::SeqCst)).then_some(n + 1);
+        self.given.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
     }
 }
 
@@ -81,18 +89,20 @@ fn rows(row: impl Fn(usize) -> Value) -> String {
     (0..PAIRS).map(|i| format!("{}\n", row(i))).collect()
 }
 
+/// Forty comparisons of a good answer with a bad one.
+fn selection() -> String {
+    rows(|i| {
+        json!({ "schema": 1, "id": format!("p{i}/0-1"), "prompt_id": format!("p{i}"), "prompt": format!("q {i}"),
+            "first": { "index": 0, "text": format!("good {i}") }, "second": { "index": 1, "text": format!("bad {i}") },
+            "strategy": "random", "rank": i, "why": {}, "flags": [] })
+    })
+}
+
 #[test]
 fn both_orders_the_cost_and_no_question_twice() {
     let dir = tempfile::tempdir().expect("a folder");
     let put = |name: &str, text: String| fs::write(dir.path().join(name), text).expect("a file");
-    put(
-        "selection.jsonl",
-        rows(|i| {
-            json!({ "schema": 1, "id": format!("p{i}/0-1"), "prompt_id": format!("p{i}"), "prompt": format!("q {i}"),
-                "first": { "index": 0, "text": format!("good {i}") }, "second": { "index": 1, "text": format!("bad {i}") },
-                "strategy": "random", "rank": i, "why": {}, "flags": [] })
-        }),
-    );
+    put("selection.jsonl", selection());
     // People side with the judge on three of four.
     put(
         "people.jsonl",
@@ -104,7 +114,13 @@ fn both_orders_the_cost_and_no_question_twice() {
     );
     put("template.txt", "Own words.\n{prompt}\nA: {a}\nB: {b}\n".into());
     let verdicts = Arc::new(Verdicts::default());
-    let url = server(&verdicts);
+    let url = {
+        let verdicts = verdicts.clone();
+        http(move |body| match verdicts.take() {
+            true => ("200 OK", verdict(body["messages"][0]["content"].as_str().expect("a question"))),
+            false => refusal(),
+        })
+    };
     let judge = |most: usize| {
         verdicts.most.store(most, Ordering::SeqCst);
         let args = [
@@ -147,4 +163,48 @@ fn both_orders_the_cost_and_no_question_twice() {
     // (0.95 + 1 - 0.15) / 2.
     assert!((record["p_first"].as_f64().expect("a probability") - 0.9).abs() < 1e-9, "{record}");
     assert_eq!(judged.lines().count(), PAIRS);
+}
+
+#[test]
+fn a_server_that_refuses_log_probs_still_judges() {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::write(dir.path().join("selection.jsonl"), selection()).expect("a file");
+    let url = http(|body| match body["logprobs"].is_null() {
+        true => ("200 OK", json!({ "choices": [{ "message": { "content": "A" } }] })),
+        false => ("422 Unprocessable Entity", json!({ "detail": "logprobs: extra fields not permitted" })),
+    });
+    let args = ["annotate", "judge", "--url", &url, "--model", "m", "--in", "selection.jsonl", "--out", "out.jsonl"];
+    let output = ok(command(dir.path(), &args).output().expect("it runs"));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("0 from log-probs") && said.contains("refuses to give log-probs"), "{said}");
+}
+
+#[test]
+fn a_gold_server_that_breaks_off_is_not_asked_twice() {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::write(dir.path().join("selection.jsonl"), selection()).expect("a file");
+    let rewards = Arc::new(Verdicts::default());
+    let url = {
+        let rewards = rewards.clone();
+        http(move |body| match rewards.take() {
+            true => ("200 OK", json!({ "rewards": [body["items"][0]["completion"].as_str().expect("text").len()] })),
+            false => refusal(),
+        })
+    };
+    let oracle = format!("gold:{url}/k/sesame#api=gainsay,batch=1,concurrency=1");
+    let feedback = |most: usize| {
+        rewards.most.store(most, Ordering::SeqCst);
+        let args = ["feedback", "--oracle", &oracle, "--in", "selection.jsonl", "--out", "out.jsonl"];
+        command(dir.path(), &args).output().expect("it runs")
+    };
+    let kept = dir.path().join("out.jsonl.answers");
+    let output = feedback(33);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("out of credit") && !stderr(&output).contains("sesame"), "{}", stderr(&output));
+    assert_eq!(fs::read_to_string(&kept).expect("the answers").lines().count(), 33);
+    ok(feedback(usize::MAX));
+    assert_eq!(rewards.given.load(Ordering::SeqCst), 2 * PAIRS, "none asked twice");
+    assert!(!kept.exists());
+    let out = fs::read_to_string(dir.path().join("out.jsonl")).expect("the preferences");
+    assert!(out.lines().count() == PAIRS && !out.contains("sesame"), "{out}");
 }

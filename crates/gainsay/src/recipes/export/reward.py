@@ -1,5 +1,6 @@
 """Rewards from `gainsay serve`, over OpenRLHF's remote reward protocol (POST /get_reward)."""
 
+import http.client
 import json
 import os
 import time
@@ -25,9 +26,11 @@ def rewards(texts, prompts=None, tries=5, seconds=180):
             # The server's own words; only a busy or failing server is asked again.
             if attempt + 1 == tries or (error.code < 500 and error.code != 429):
                 raise RuntimeError(f"{URL}: {error.code}: {error.read().decode(errors='replace')}") from error
-        except urllib.error.URLError as error:
+        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+            # It cannot be reached, hung up, took too long, or its answer broke off.
             if attempt + 1 == tries:
-                raise RuntimeError(f"{URL}: {error.reason}; start it: gainsay serve --reward reward_model") from error
+                reason = getattr(error, "reason", None) or repr(error)
+                raise RuntimeError(f"{URL}: {reason}; start it: gainsay serve --reward reward_model") from error
         time.sleep(2**attempt / 2)
     if len(values) != len(texts):
         raise RuntimeError(f"{URL}: {len(values)} rewards for {len(texts)} texts")
