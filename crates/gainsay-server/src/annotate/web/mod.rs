@@ -12,6 +12,7 @@ mod live;
 mod page;
 mod serve;
 mod sign_in;
+mod stall;
 pub mod token;
 mod work;
 
@@ -65,7 +66,7 @@ impl App {
     /// An app on an open database.
     ///
     /// # Errors
-    /// A secret that is too short; a public URL that is none.
+    /// A secret that is too short; a public URL that is none, or whose path is one of the app's.
     pub fn new(store: Arc<Store>, access: &Access, live: Option<Live>) -> Result<Arc<Self>> {
         check_secret(&access.admin_secret)?;
         let (origin, prefix) = split_url(&access.public_url)?;
@@ -106,9 +107,19 @@ fn split_url(url: &str) -> Result<(Option<String>, String)> {
     if !["http", "https"].contains(&scheme) || host.is_empty() || !path.chars().all(fine) {
         return Err(wrong());
     }
+    let start = path.split('/').next().unwrap_or_default();
+    if OWN_PATHS.contains(&start) {
+        return Err(AnnotateError::Input(format!(
+            "--public-url {url}: the app has pages of its own under /{start}; choose another path, such as /labels"
+        )));
+    }
     let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
     Ok((Some(format!("{scheme}://{host}")), prefix))
 }
+
+/// How the app's own paths begin: under one of them, a prefix would stand in their way.
+const OWN_PATHS: [&str; 11] =
+    ["health", "app.css", "app.js", "icon.svg", "invite", "sign-out", "guidelines", "work", "undo", "draft", "admin"];
 
 /// The app's routes. They are there with and without the path of the public URL, since some
 /// proxies take it off and some do not.
@@ -184,5 +195,10 @@ mod tests {
         for bad in ["h", "ftp://h", "https://", "https://h/{x}", "https://h/a b"] {
             assert!(split_url(bad).is_err(), "{bad}");
         }
+        for own in OWN_PATHS.iter().flat_map(|own| [own.to_string(), format!("{own}/x")]) {
+            let error = split_url(&format!("https://h/{own}/")).unwrap_err().to_string();
+            assert!(error.contains("choose another path"), "{error}");
+        }
+        assert!(split_url("https://h/administration").is_ok());
     }
 }
