@@ -108,7 +108,7 @@ async fn forged_foreign_and_replayed_forms() {
         assert_eq!(store.votes().await.unwrap().len(), 1, "a replayed form counts once");
         let other: Vec<_> = fields(&csrf).into_iter().filter(|(k, _)| k != "answer").collect();
         let other = [other, vec![("answer".into(), "left2".into())]].concat();
-        assert_eq!(post(ann.clone(), other, vec![]).await, 303, "replayed with another answer");
+        assert_eq!(post(ann.clone(), other, vec![]).await, 409, "replayed with another answer");
         assert_eq!(contents(&store).await, once);
         for path in ["/admin", "/admin/settings", "/admin/export/preferences.jsonl"] {
             assert_eq!(ann.get(path).await.status, 403, "{path}");
@@ -235,7 +235,7 @@ async fn sql_elsewhere_is_refused_and_changes_nothing() {
         assert_eq!(odd.get(&path).await.status, 404);
         assert_eq!(odd.post(&path, &[]).await.status, 404);
         assert_eq!(odd.post("/admin/sign-in", &[("secret", SQL)]).await.status, 403);
-        assert!(store.session(SQL).await.unwrap().is_none() && store.invited(SQL).await.unwrap().is_none());
+        assert!(store.session(SQL, SQL).await.unwrap().is_none() && store.invited(SQL).await.unwrap().is_none());
         assert_eq!(contents(&store).await, before);
     }
 }

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response, StatusCode, header};
 use gainsay_server::annotate::store::Store;
-use gainsay_server::annotate::web::{Access, App, app};
+use gainsay_server::annotate::web::{Access, App, app, token};
 use tower::ServiceExt;
 
 /// The admin's secret in tests.
@@ -14,7 +14,12 @@ pub const SECRET: &str = "a secret of the tests";
 
 /// The app on a store.
 pub fn router(store: &Arc<Store>, public_url: &str) -> Router {
-    let access = Access { admin_secret: SECRET.into(), public_url: public_url.into() };
+    router_with(store, public_url, SECRET)
+}
+
+/// The app on a store, with another secret.
+pub fn router_with(store: &Arc<Store>, public_url: &str, secret: &str) -> Router {
+    let access = Access { admin_secret: secret.into(), public_url: public_url.into() };
     app(App::new(store.clone(), &access, None).unwrap())
 }
 
@@ -90,7 +95,7 @@ pub async fn annotator(app: &Router, store: &Store, name: &str) -> Browser {
 
 /// The admin's browser.
 pub async fn admin(app: &Router, store: &Store) -> Browser {
-    Browser { app: app.clone(), session: store.open_admin_session().await.unwrap() }
+    Browser { app: app.clone(), session: store.open_admin_session(&token::hash(SECRET)).await.unwrap() }
 }
 
 /// The value of a hidden field.

@@ -67,7 +67,7 @@ pub struct AnnotateServeArgs {
     /// Preferences whose answers are known, to measure annotators with
     #[arg(long, value_name = "F")]
     pub gold_checks: Option<PathBuf>,
-    /// Every so many answers is a gold check
+    /// Every so many answers, 2 or more, is a gold check; 0 for none
     #[arg(long, value_name = "N")]
     pub gold_every: Option<i64>,
     /// Guidelines, Markdown
@@ -159,9 +159,10 @@ pub struct AnnotateExportArgs {
     /// How
     #[arg(long, value_enum, default_value = "preferences")]
     pub format: ExchangeFormat,
-    /// How votes become one answer: majority or dawid-skene
-    #[arg(long, default_value = "majority", value_name = "RULE")]
-    pub aggregate: String,
+    /// How votes become one answer: majority (of a database, where nothing is said) or dawid-skene;
+    /// without it, the answers of a file stay
+    #[arg(long, value_name = "RULE")]
+    pub aggregate: Option<String>,
     /// Ties in TRL rows
     #[arg(long, value_enum, default_value = "keep")]
     pub ties: TiesArg,

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gainsay_core::files;
-use gainsay_core::record::{Answer, PreferenceRecord, PreferenceSide, SelectionRecord};
+use gainsay_core::record::{Answer, Extra, PreferenceRecord, PreferenceSide, SelectionRecord, Vote};
 use gainsay_server::annotate::live::Live;
 use gainsay_server::annotate::store::{Settings, Store};
-use gainsay_server::annotate::task::{Given, Response, Task, comparisons, judgements, rankings};
+use gainsay_server::annotate::task::{Given, Task, comparisons, judgements, rankings};
 use gainsay_server::annotate::web::{Access, App, Listening, check_secret, serve as serve_app, token};
 use gainsay_server::annotate::{AnnotateError, aggregate};
 
+use super::annotate_files::given;
 use super::annotate_live::{HeadRefit, Shared};
 use crate::cli::{AnnotateServeArgs, TaskArg};
 use crate::error::{Error, Result};
@@ -44,8 +45,7 @@ pub fn serve(args: &AnnotateServeArgs, say: impl FnOnce(&str) -> Result<()>) -> 
     let live = live(args)?;
     block_on(async {
         let store = Arc::new(Store::open(&args.db).await?);
-        let settings = settings(args, store.settings().await?)?;
-        store.set(&settings, "admin").await?;
+        store.take_options(&options(args, &store.settings().await?)?).await?;
         if let Some(tasks) = &tasks {
             let added = store.add_items(tasks).await?;
             eprintln!("{added} new items of {}", tasks.len());
@@ -81,8 +81,8 @@ pub fn serve(args: &AnnotateServeArgs, say: impl FnOnce(&str) -> Result<()>) -> 
     })
 }
 
-/// Serves a selection until nobody has anything left, then writes the preferences: an item that
-/// everybody skipped stays without an answer. What is answered stays in `db`, so that a run that
+/// Serves a selection until nobody has anything left and the admin has decided the disagreements,
+/// then writes the preferences: an item that everybody skipped stays without an answer. What is answered stays in `db`, so that a run that
 /// was stopped goes on.
 ///
 /// # Errors
@@ -90,7 +90,7 @@ pub fn serve(args: &AnnotateServeArgs, say: impl FnOnce(&str) -> Result<()>) -> 
 pub fn ask_people(selection: Vec<SelectionRecord>, db: &Path, out: &Path, title: &str) -> Result<()> {
     block_on(async {
         let store = Arc::new(Store::open(&db.display().to_string()).await?);
-        store.set(&Settings { title: title.into(), ..store.settings().await? }, "admin").await?;
+        store.take_options(&[("title", title.to_owned())]).await?;
         store.add_items(&comparisons(selection)).await?;
         let secret = match secret(None)? {
             Some(secret) => secret,
@@ -101,20 +101,32 @@ pub fn ask_people(selection: Vec<SelectionRecord>, db: &Path, out: &Path, title:
         let base = format!("http://{}", listening.address);
         eprintln!("people answer at {base}; admin: {base}/admin with the secret {secret}");
         eprintln!("a first invite: {base}/invite/{}", store.invite("annotator").await?);
-        let waiting = store.clone();
-        let complete = async move {
-            while !interrupt::requested() {
-                if matches!(waiting.is_finished().await, Ok(true)) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(300)).await;
-            }
-        };
-        serve_app(listening, app, complete).await?;
+        serve_app(listening, app, complete(store.clone(), base)).await?;
         interrupt::check()?;
         files::write_all(out, &collected(&store, aggregate::Rule::Majority).await?)?;
         Ok(())
     })
+}
+
+/// Ends when everybody is done, annotators and admin, or with Ctrl-C.
+async fn complete(store: Arc<Store>, base: String) {
+    let mut told = 0;
+    while !interrupt::requested() {
+        // A database that does not answer just now may do so soon.
+        let undecided = match store.is_finished().await {
+            Ok(true) => store.undecided().await.ok(),
+            _ => None,
+        };
+        match undecided {
+            Some(0) => return,
+            Some(open) if open != told => {
+                told = open;
+                eprintln!("all have answered; {open} disagreements wait for the admin: {base}/admin/disagreements");
+            }
+            _ => {}
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
 }
 
 /// All preferences of a database.
@@ -151,23 +163,22 @@ fn secret(file: Option<&Path>) -> Result<Option<String>> {
     Ok(found)
 }
 
-fn settings(args: &AnnotateServeArgs, there: Settings) -> Result<Settings> {
+/// What the options say of the settings; options that were not given say nothing.
+fn options(args: &AnnotateServeArgs, there: &Settings) -> Result<Vec<(&'static str, String)>> {
     let read = |path: &std::path::PathBuf| {
         std::fs::read_to_string(path).map_err(|e| Error::Input(format!("{}: cannot be read: {e}", path.display())))
     };
-    Ok(Settings {
-        title: args.title.clone().unwrap_or(there.title),
-        guidelines: args.guidelines.as_ref().map(read).transpose()?.unwrap_or(there.guidelines),
-        overlap: args.overlap.unwrap_or(there.overlap),
-        gold_every: match args.gold_every {
-            Some(every) => every,
-            None if args.gold_checks.is_some() && there.gold_every == 0 => 10,
-            None => there.gold_every,
-        },
-        lease_seconds: there.lease_seconds,
-        cost_per_hour: args.cost_per_hour.unwrap_or(there.cost_per_hour),
-        labels: args.labels.clone().unwrap_or(there.labels),
-    })
+    // Gold checks that nobody spaced come every ten answers.
+    let spaced = || (args.gold_checks.is_some() && there.gold_every == 0).then_some(10);
+    let given = [
+        ("title", args.title.clone()),
+        ("guidelines", args.guidelines.as_ref().map(read).transpose()?),
+        ("overlap", args.overlap.map(|n| n.to_string())),
+        ("gold_every", args.gold_every.or_else(spaced).map(|n| n.to_string())),
+        ("cost_per_hour", args.cost_per_hour.map(|pay| pay.to_string())),
+        ("labels", args.labels.as_ref().map(|labels| labels.join("\n"))),
+    ];
+    Ok(given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
 }
 
 fn read_tasks(path: &Path, task: TaskArg) -> Result<Vec<Task>> {
@@ -185,7 +196,7 @@ fn read_checks(path: &Path) -> Result<Vec<(Task, Given)>> {
     let checks = comparable.map(|(rank, record)| {
         let mut pair = pair_of(record, rank);
         pair.id = format!("gold/{}", record.id);
-        (Task::Compare(pair), given(record.answer, None, ""))
+        (Task::Compare(pair), answered(record.answer))
     });
     Ok(checks.collect())
 }
@@ -214,18 +225,7 @@ pub fn pair_of(record: &PreferenceRecord, rank: usize) -> SelectionRecord {
     }
 }
 
-/// An answer to a comparison as the app keeps it.
-pub fn given(answer: Answer, strength: Option<u8>, comment: &str) -> Given {
-    let response = match answer {
-        Answer::Skip => Response::Skip { reason: "imported".into() },
-        answer => Response::Compare {
-            answer,
-            strength,
-            safe_first: None,
-            safe_second: None,
-            rating_first: None,
-            rating_second: None,
-        },
-    };
-    Given { response, comment: comment.into() }
+/// An answer to a comparison without anything beside it.
+fn answered(answer: Answer) -> Given {
+    given(&Vote { annotator: String::new(), answer, strength: None, seconds: None, extra: Extra::new() })
 }

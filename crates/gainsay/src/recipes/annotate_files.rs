@@ -5,14 +5,14 @@ use std::path::Path;
 use gainsay_core::exchange::{argilla, csv, label_studio};
 use gainsay_core::files::{self, write_atomic};
 use gainsay_core::import::trl::{Layout, Ties, export_trl};
-use gainsay_core::record::{PreferenceRecord, PromptRecord};
+use gainsay_core::record::{Answer, PreferenceRecord, PromptRecord, Vote};
 use gainsay_server::annotate::aggregate::{self, Rule};
 use gainsay_server::annotate::measure::{Agreement, Rating, agreement, compared, ratings};
-use gainsay_server::annotate::store::{Settings, Store};
+use gainsay_server::annotate::store::{GivenElsewhere, Settings, Store};
 use gainsay_server::annotate::task::{Given, Response, Task, judgements};
 use serde_json::Value;
 
-use super::annotate::{block_on, collected, given, pair_of};
+use super::annotate::{block_on, collected, pair_of};
 use crate::cli::{AgreementArgs, AnnotateExportArgs, ExchangeFormat, ImportArgs, TiesArg};
 use crate::error::{Error, Result};
 
@@ -24,34 +24,55 @@ pub fn import(args: &ImportArgs) -> Result<()> {
     if args.format == ExchangeFormat::Judgements {
         return import_judgements(args);
     }
-    let records = read(&args.input, args.format)?;
+    let (records, drafts) = read(&args.input, args.format)?;
     match (&args.out, &args.db) {
         (Some(out), _) => files::write_all(out, &records)?,
         (None, Some(db)) => {
             let tasks: Vec<Task> =
                 records.iter().enumerate().map(|(rank, record)| Task::Compare(pair_of(record, rank))).collect();
-            let votes: Vec<(String, String, Given, f64)> = records.iter().flat_map(votes).collect();
+            let votes: Vec<GivenElsewhere> = records.iter().flat_map(votes).collect();
             block_on(async { put(db, &tasks, &votes, None).await })?;
         }
         (None, None) => return Err(Error::Input("name --out or --db".into())),
     }
     let votes: usize = records.iter().map(|r| r.votes.len()).sum();
-    eprintln!("{} comparisons with {votes} votes", records.len());
+    let begun = if drafts > 0 { format!("; {drafts} drafts are no votes and left out") } else { String::new() };
+    eprintln!("{} comparisons with {votes} votes{begun}", records.len());
     Ok(())
 }
 
-fn votes(record: &PreferenceRecord) -> Vec<(String, String, Given, f64)> {
-    let comment = |vote: &gainsay_core::record::Vote| {
-        vote.extra.get("comment").and_then(Value::as_str).unwrap_or_default().to_owned()
+fn votes(record: &PreferenceRecord) -> Vec<GivenElsewhere> {
+    let of = |vote: &Vote| GivenElsewhere {
+        item: record.id.clone(),
+        annotator: vote.annotator.clone(),
+        given: given(vote),
+        swapped: said(vote, "left") == "second",
+        seconds: vote.seconds.unwrap_or(0.0),
     };
-    record
-        .votes
-        .iter()
-        .map(|vote| {
-            let given = given(vote.answer, vote.strength, &comment(vote));
-            (record.id.clone(), vote.annotator.clone(), given, vote.seconds.unwrap_or(0.0))
-        })
-        .collect()
+    record.votes.iter().map(of).collect()
+}
+
+/// A vote as the app keeps it, with all that the app writes into files beside the answer.
+pub(super) fn given(vote: &Vote) -> Given {
+    let safe = |name: &str| vote.extra.get(name).and_then(Value::as_bool);
+    let rating = |name: &str| vote.extra.get(name).and_then(Value::as_u64).filter(|r| (1..=5).contains(r));
+    let response = match (vote.answer, said(vote, "reason")) {
+        (Answer::Skip, "") => Response::Skip { reason: "imported".into() },
+        (Answer::Skip, reason) => Response::Skip { reason: reason.into() },
+        (answer, _) => Response::Compare {
+            answer,
+            strength: vote.strength,
+            safe_first: safe("safe_first"),
+            safe_second: safe("safe_second"),
+            rating_first: rating("rating_first").map(|r| r as u8),
+            rating_second: rating("rating_second").map(|r| r as u8),
+        },
+    };
+    Given { response, comment: said(vote, "comment").into() }
+}
+
+fn said<'a>(vote: &'a Vote, name: &str) -> &'a str {
+    vote.extra.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// Completions whose fields hold several annotators' labels: each becomes a judgement with votes.
@@ -70,7 +91,13 @@ fn import_judgements(args: &ImportArgs) -> Result<()> {
             if let Some(label) = label {
                 labels.insert(label.to_owned());
                 let response = Response::Judge { label: label.into(), rating: None };
-                votes.push((record.id.clone(), field.clone(), Given { response, comment: String::new() }, 0.0));
+                votes.push(GivenElsewhere {
+                    item: record.id.clone(),
+                    annotator: field.clone(),
+                    given: Given { response, comment: String::new() },
+                    swapped: false,
+                    seconds: 0.0,
+                });
             }
         }
     }
@@ -82,12 +109,7 @@ fn import_judgements(args: &ImportArgs) -> Result<()> {
     Ok(())
 }
 
-async fn put(
-    db: &str,
-    tasks: &[Task],
-    votes: &[(String, String, Given, f64)],
-    labels: Option<Vec<String>>,
-) -> Result<()> {
+async fn put(db: &str, tasks: &[Task], votes: &[GivenElsewhere], labels: Option<Vec<String>>) -> Result<()> {
     let store = Store::open(db).await?;
     if let Some(labels) = labels {
         store.set(&Settings { labels, ..store.settings().await? }, "admin").await?;
@@ -97,56 +119,87 @@ async fn put(
     Ok(())
 }
 
-fn read(path: &Path, format: ExchangeFormat) -> Result<Vec<PreferenceRecord>> {
+/// The preferences of a file, and how many drafts of answers it holds besides.
+fn read(path: &Path, format: ExchangeFormat) -> Result<(Vec<PreferenceRecord>, usize)> {
     let wrong = |what: String| Error::Input(format!("{}: {what}", path.display()));
     let text = || std::fs::read_to_string(path).map_err(|e| wrong(format!("cannot be read: {e}")));
     let json = || serde_json::from_str::<Value>(&text()?).map_err(|e| wrong(format!("not JSON: {e}")));
-    match format {
-        ExchangeFormat::Preferences | ExchangeFormat::Trl | ExchangeFormat::TrlChat => {
-            Ok(files::read_preferences(path)?)
+    let records = match format {
+        ExchangeFormat::Preferences | ExchangeFormat::Trl | ExchangeFormat::TrlChat => files::read_preferences(path)?,
+        ExchangeFormat::Csv => csv::read(&text()?).map_err(wrong)?,
+        ExchangeFormat::LabelStudio => label_studio::read(&json()?).map_err(wrong)?,
+        ExchangeFormat::Argilla => {
+            let found = argilla::read(&json()?).map_err(wrong)?;
+            return Ok((found.records, found.drafts));
         }
-        ExchangeFormat::Csv => csv::read(&text()?).map_err(wrong),
-        ExchangeFormat::LabelStudio => label_studio::read(&json()?).map_err(wrong),
-        ExchangeFormat::Argilla => argilla::read(&json()?).map_err(wrong),
-        ExchangeFormat::Judgements => Err(wrong("judgements go into a database".into())),
-        ExchangeFormat::Rankings => Err(wrong("rankings are written, not imported".into())),
-    }
+        ExchangeFormat::Judgements => return Err(wrong("judgements go into a database".into())),
+        ExchangeFormat::Rankings => return Err(wrong("rankings are written, not imported".into())),
+    };
+    Ok((records, 0))
 }
 
 /// Writes answers as preferences or for another tool.
 ///
 /// # Errors
-/// A database or file that cannot be read; what writing reports.
+/// A database or file that cannot be read; a rule where none is used; what writing reports.
 pub fn export(args: &AnnotateExportArgs) -> Result<()> {
-    let rule: Rule = args.aggregate.parse().map_err(Error::Input)?;
-    if args.format == ExchangeFormat::Judgements {
-        let Some(db) = &args.db else { return Err(Error::Input("--format judgements needs --db".into())) };
-        let records = block_on(async {
-            let store = Store::open(db).await?;
-            let (items, votes) = (store.items().await?, store.votes().await?);
-            Ok(aggregate::judgements(&items, &votes, &store.resolutions().await?))
-        })?;
-        files::write_all(&args.out, &records)?;
-        eprintln!("{} judged completions", records.len());
-        return Ok(());
+    let rule: Option<Rule> = args.aggregate.as_deref().map(str::parse).transpose().map_err(Error::Input)?;
+    let by_vote = match args.format {
+        ExchangeFormat::Judgements => Some("judgements have the label of most votes"),
+        ExchangeFormat::Rankings => Some("rankings are written vote by vote"),
+        ExchangeFormat::LabelStudio | ExchangeFormat::Argilla | ExchangeFormat::Csv => {
+            Some("this format holds the votes themselves")
+        }
+        ExchangeFormat::Preferences | ExchangeFormat::Trl | ExchangeFormat::TrlChat => None,
+    };
+    if let (Some(why), Some(_)) = (by_vote, rule) {
+        return Err(Error::Input(format!("--aggregate is for preferences and trl: {why}; leave it out")));
     }
-    if args.format == ExchangeFormat::Rankings {
-        let Some(db) = &args.db else { return Err(Error::Input("--format rankings needs --db".into())) };
-        let records = block_on(async {
-            let store = Store::open(db).await?;
-            let (items, votes) = (store.items().await?, store.votes().await?);
-            Ok(aggregate::rankings(&items, &votes, &store.resolutions().await?))
-        })?;
-        files::write_all(&args.out, &records)?;
-        eprintln!("{} rankings", records.len());
-        return Ok(());
+    match args.format {
+        ExchangeFormat::Judgements => export_judgements(args),
+        ExchangeFormat::Rankings => export_rankings(args),
+        _ => write(&preferences(args, rule)?, args),
     }
-    let records = match (&args.db, &args.input) {
-        (Some(db), _) => block_on(async { collected(&Store::open(db).await?, rule).await })?,
-        (None, Some(path)) => files::read_preferences(path)?,
+}
+
+/// The preferences of a database; or of a file, with its answers where no rule was named.
+fn preferences(args: &AnnotateExportArgs, rule: Option<Rule>) -> Result<Vec<PreferenceRecord>> {
+    let path = match (&args.db, &args.input) {
+        (Some(db), _) => {
+            return block_on(async { collected(&Store::open(db).await?, rule.unwrap_or_default()).await });
+        }
+        (None, Some(path)) => path,
         (None, None) => return Err(Error::Input("name --db or --in".into())),
     };
-    write(&records, args)?;
+    let mut records = files::read_preferences(path)?;
+    if let Some(rule) = rule {
+        let wrong = |what| Error::Input(format!("{}: {what}", path.display()));
+        aggregate::anew(&mut records, rule).map_err(wrong)?;
+    }
+    Ok(records)
+}
+
+fn export_judgements(args: &AnnotateExportArgs) -> Result<()> {
+    let Some(db) = &args.db else { return Err(Error::Input("--format judgements needs --db".into())) };
+    let records = block_on(async {
+        let store = Store::open(db).await?;
+        let (items, votes) = (store.items().await?, store.votes().await?);
+        Ok(aggregate::judgements(&items, &votes, &store.resolutions().await?))
+    })?;
+    files::write_all(&args.out, &records)?;
+    eprintln!("{} judged completions", records.len());
+    Ok(())
+}
+
+fn export_rankings(args: &AnnotateExportArgs) -> Result<()> {
+    let Some(db) = &args.db else { return Err(Error::Input("--format rankings needs --db".into())) };
+    let records = block_on(async {
+        let store = Store::open(db).await?;
+        let (items, votes) = (store.items().await?, store.votes().await?);
+        Ok(aggregate::rankings(&items, &votes, &store.resolutions().await?))
+    })?;
+    files::write_all(&args.out, &records)?;
+    eprintln!("{} rankings", records.len());
     Ok(())
 }
 
@@ -202,7 +255,7 @@ pub fn measure(args: &AgreementArgs) -> Result<Agreement> {
 }
 
 fn rated(record: &PreferenceRecord) -> Vec<Rating> {
-    let rating = |vote: &gainsay_core::record::Vote| {
+    let rating = |vote: &Vote| {
         let (category, ordinal) = compared(vote.answer, vote.strength)?;
         Some(Rating { unit: record.id.clone(), annotator: vote.annotator.clone(), category, ordinal })
     };

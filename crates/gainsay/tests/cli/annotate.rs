@@ -52,6 +52,76 @@ fn agreement_of_a_file_and_of_a_database() {
 }
 
 #[test]
+fn the_same_answers_again_are_no_trouble_and_keep_all_that_was_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let import = |file: &str, format: &str| {
+        let args = ["annotate", "import", "--in", file, "--format", format, "--db", "a.db"];
+        stderr(&ok(gainsay(dir.path(), &args)))
+    };
+    let task = |id: usize, by: usize| {
+        format!(
+            r#"{{"id":{id},"data":{{"prompt":"q{id}","answer1":"x","answer2":"y"}},"annotations":[{{"completed_by":{by},
+            "result":[{{"type":"pairwise","value":{{"selected":"left"}}}}]}}]}}"#
+        )
+    };
+    write("one.json", &format!("[{}]", task(7, 1)));
+    write("two.json", &format!("[{},{}]", task(8, 1), task(7, 2)));
+    import("one.json", "label-studio");
+    import("two.json", "label-studio");
+    write(
+        "p.jsonl",
+        r#"{"id":"own","prompt":"q","first":{"text":"x"},"second":{"text":"y"},"answer":"first","votes":[{"annotator":"ann","answer":"first","strength":2,"safe_first":true,"safe_second":false,"rating_first":5,"left":"second","comment":"so"},{"annotator":"bo","answer":"skip","reason":"too long","left":"first"}]}"#,
+    );
+    import("p.jsonl", "preferences");
+    let export = |name: &str| {
+        ok(gainsay(dir.path(), &["annotate", "export", "--db", "a.db", "--out", name]));
+        std::fs::read_to_string(dir.path().join(name)).unwrap()
+    };
+    let out = export("out.jsonl");
+    for kept in
+        ["\"safe_second\":false", "\"rating_first\":5", "\"left\":\"second\"", "\"reason\":\"too long\"", "\"so\""]
+    {
+        assert!(out.contains(kept), "{kept}: {out}");
+    }
+    assert!(out.contains("user-1") && out.contains("user-2") && out.lines().count() == 3, "{out}");
+    import("out.jsonl", "preferences");
+    assert_eq!(export("again.jsonl"), out);
+}
+
+#[test]
+fn a_file_is_aggregated_anew_where_a_rule_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let votes =
+        r#"{"annotator":"ann","answer":"first"},{"annotator":"bo","answer":"first"},{"annotator":"cy","answer":"tie"}"#;
+    let record = format!(
+        r#"{{"id":"a","prompt":"q","first":{{"text":"x"}},"second":{{"text":"y"}},"answer":"second","p_first":0.125,"votes":[{votes}]}}"#
+    );
+    std::fs::write(dir.path().join("p.jsonl"), record).unwrap();
+    let export = |rule: &[&str]| {
+        let args = [&["annotate", "export", "--in", "p.jsonl", "--out", "out.jsonl"], rule].concat();
+        ok(gainsay(dir.path(), &args));
+        std::fs::read_to_string(dir.path().join("out.jsonl")).unwrap()
+    };
+    assert!(export(&[]).contains("\"p_first\":0.125"), "its own answers");
+    for rule in ["majority", "dawid-skene"] {
+        let out = export(&["--aggregate", rule]);
+        assert!(out.contains("\"answer\":\"first\",\"votes\"") && !out.contains("0.125"), "{rule}: {out}");
+    }
+}
+
+#[test]
+fn drafts_of_argilla_are_counted_and_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = r#"[{"fields":{"prompt":"q","first":"a","second":"b"},"responses":{"preference":[
+        {"value":"first","user_id":"ann","status":"submitted"},{"value":"second","user_id":"bo","status":"draft"}]}}]"#;
+    std::fs::write(dir.path().join("a.json"), text).unwrap();
+    let args = ["annotate", "import", "--in", "a.json", "--format", "argilla", "--out", "out.jsonl"];
+    let said = stderr(&ok(gainsay(dir.path(), &args)));
+    assert!(said.contains("1 comparisons with 1 votes; 1 drafts are no votes"), "{said}");
+}
+
+#[test]
 fn serving_says_where_and_answers() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("p.jsonl"), PREFERENCES).unwrap();
@@ -79,11 +149,24 @@ fn wrong_input_is_refused_with_a_remedy() {
     std::fs::write(dir.path().join("p.jsonl"), PREFERENCES).unwrap();
     std::fs::write(dir.path().join("bad.csv"), "id,prompt,first,second,answer\na,b,c,d,best\n").unwrap();
     ok(gainsay(dir.path(), &["annotate", "import", "--in", "p.jsonl", "--format", "preferences", "--db", "a.db"]));
-    let cases: [(&[&str], &str); 7] = [
+    std::fs::write(dir.path().join("bare.jsonl"), PREFERENCES.split(",\"votes\"").next().unwrap().to_owned() + "}")
+        .unwrap();
+    let cases: [(&[&str], &str); 12] = [
         (&["serve", "--db", "a.db", "--host", "0.0.0.0", "--port", "0"], "GAINSAY_ADMIN_SECRET"),
         (&["serve", "--db", "empty.db", "--port", "0"], "--in"),
         (&["serve", "--in", "p.jsonl", "--db", "b.db", "--port", "0"], "p.jsonl"),
         (&["serve", "--db", "a.db", "--overlap", "0"], "overlap"),
+        (&["serve", "--db", "a.db", "--gold-every", "1"], "every 2 to 1000"),
+        (&["serve", "--db", "a.db", "--port", "0", "--public-url", "https://h/admin"], "choose another path"),
+        (
+            &["export", "--db", "a.db", "--format", "rankings", "--aggregate", "majority", "--out", "x.jsonl"],
+            "leave it out",
+        ),
+        (
+            &["export", "--in", "p.jsonl", "--format", "csv", "--aggregate", "majority", "--out", "x.jsonl"],
+            "leave it out",
+        ),
+        (&["export", "--in", "bare.jsonl", "--aggregate", "dawid-skene", "--out", "x.jsonl"], "`a` has no votes"),
         (&["import", "--in", "bad.csv", "--format", "csv", "--out", "x.jsonl"], "row 2: the answer `best`"),
         (&["import", "--in", "p.jsonl", "--format", "label-studio", "--out", "x.jsonl"], "p.jsonl"),
         (&["agreement", "--in", "missing.jsonl"], "missing.jsonl"),
@@ -93,6 +176,7 @@ fn wrong_input_is_refused_with_a_remedy() {
         let output = command(dir.path(), &args).env_remove("GAINSAY_ADMIN_SECRET").output().unwrap();
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+        assert!(output.stdout.is_empty(), "{args:?}: {}", stdout(&output));
         assert!(text.contains(said) && text.lines().count() <= 3, "{args:?}: {text}");
     }
     assert!(!dir.path().join("x.jsonl").exists());

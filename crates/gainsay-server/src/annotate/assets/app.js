@@ -67,7 +67,10 @@
     let sent = false;
     const save = () => {
       timer = null;
-      fetch(form.dataset.draft, { method: "POST", body: new URLSearchParams(new FormData(form)), keepalive: true }).catch(() => {});
+      fetch(form.dataset.draft, { method: "POST", body: new URLSearchParams(new FormData(form)), keepalive: true })
+        // 409: the question is not in this person's hands any more.
+        .then(({ status }) => (document.getElementById("lost").hidden = status !== 409))
+        .catch(() => {});
     };
     const changed = () => {
       clearTimeout(timer);

@@ -34,7 +34,7 @@ impl Store {
     /// how many are new.
     ///
     /// # Errors
-    /// An id that is known with other content.
+    /// An id that is known with another prompt or other texts.
     pub async fn add_items(&self, tasks: &[Task]) -> Result<usize> {
         let rows: Vec<(&Task, Option<String>)> = tasks.iter().map(|task| (task, None)).collect();
         self.add(&rows).await
@@ -60,7 +60,6 @@ impl Store {
         for (task, expected) in rows {
             let number = last + 1 + added as i64;
             let places = if expected.is_some() { UNLIMITED } else { overlap };
-            let body = task.to_json();
             let inserted = sqlx::query(
                 "INSERT INTO items (id, ext_id, kind, body, priority, overlap, expected)
                  VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (ext_id) DO NOTHING",
@@ -68,7 +67,7 @@ impl Store {
             .bind(number)
             .bind(clean(task.id())?)
             .bind(task.kind().name())
-            .bind(body.clone())
+            .bind(task.to_json())
             .bind(number as f64)
             .bind(places)
             .bind(expected.clone())
@@ -78,14 +77,13 @@ impl Store {
                 added += 1;
                 continue;
             }
-            let there: String = sqlx::query("SELECT body FROM items WHERE ext_id = $1")
+            let there = sqlx::query("SELECT id, kind, body, expected FROM items WHERE ext_id = $1")
                 .bind(task.id())
                 .fetch_one(&mut *write.tx)
-                .await?
-                .try_get(0)?;
-            if there != body {
+                .await?;
+            if !asks_the_same(&item(&there)?.task, task) {
                 return Err(AnnotateError::Input(format!(
-                    "item `{}` is in the database with other content; use a new --db for another selection",
+                    "item `{}` is in the database with another prompt or other texts; use a new --db for another selection",
                     task.id()
                 )));
             }
@@ -132,6 +130,12 @@ impl Store {
         }
         write.commit().await
     }
+}
+
+/// Whether people see the same. What else a record carries, such as its place in a file, differs
+/// between two exports of one project.
+fn asks_the_same(a: &Task, b: &Task) -> bool {
+    a.kind() == b.kind() && a.prompt().messages() == b.prompt().messages() && a.texts() == b.texts()
 }
 
 fn clean(id: &str) -> Result<String> {

@@ -5,12 +5,14 @@
 //! place of an item holds the item's row; `(item, annotator)` is the key of `work`, so nobody can
 //! stand there twice. Rows are locked in the order annotator, item, work.
 
+mod answers;
 mod items;
 mod people;
 mod places;
 mod queue;
 mod review;
 mod schema;
+mod settings;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,11 +22,13 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::error::{AnnotateError, Result};
 
+pub use answers::{Submitted, Undone};
 pub use items::{ItemRow, ReRank};
 pub(crate) use people::SESSION_SECONDS;
 pub use people::{Person, Session, SessionOwner};
-pub use queue::{Assignment, Progress, Submitted, Undone};
-pub use review::{Event, Resolution, VoteRow};
+pub use queue::{Assignment, Progress};
+pub use review::{Event, GivenElsewhere, Resolution, VoteRow};
+pub use settings::{DEFAULT_GUIDELINES, Settings};
 
 /// Which engine holds the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,51 +38,6 @@ pub enum Engine {
     /// By URL.
     Postgres,
 }
-
-/// What an admin may set at any time.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// The project's name on the pages.
-    pub title: String,
-    /// Markdown, shown first.
-    pub guidelines: String,
-    /// Answers wanted an item.
-    pub overlap: i64,
-    /// Every so many answers is a gold check; 0 for none.
-    pub gold_every: i64,
-    /// How long an item is kept for one person, seconds.
-    pub lease_seconds: i64,
-    /// Pay an hour, for the cost so far; 0 where it is not counted.
-    pub cost_per_hour: f64,
-    /// Labels of judgements.
-    pub labels: Vec<String>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            title: "Annotation".into(),
-            guidelines: DEFAULT_GUIDELINES.into(),
-            overlap: 1,
-            gold_every: 0,
-            lease_seconds: 600,
-            cost_per_hour: 0.0,
-            labels: vec!["safe".into(), "unsafe".into()],
-        }
-    }
-}
-
-/// Guidelines of a project that brings none.
-pub const DEFAULT_GUIDELINES: &str = "\
-You see what somebody asked an assistant, and answers to it. Say which answer is better.
-
-- **Better** means: more correct, more helpful, and safe. Length alone is no merit.
-- **Clearly** or **slightly**: take the weaker one when in doubt.
-- **Tie** where you would be as happy with either; **both bad** where you would want neither.
-- **Skip** what you cannot judge, and say why.
-
-Every button has a key, shown on it. You can take back your last answers.
-";
 
 /// The open database.
 pub struct Store {
@@ -154,6 +113,11 @@ impl Store {
     }
 
     async fn make_tables(&self) -> Result<()> {
+        // They are made all at once. To make them again, even where they are there, PostgreSQL locks
+        // whole tables in an order of its own, in the way of whoever answers on another server.
+        if matches!(self.meta("schema").await, Ok(Some(_))) {
+            return Ok(());
+        }
         let mut write = self.write().await?;
         if self.engine == Engine::Postgres {
             // Servers that start together would make the same tables at once.
@@ -195,63 +159,6 @@ impl Store {
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
-    /// The settings; what was never set has its default.
-    pub async fn settings(&self) -> Result<Settings> {
-        let rows = sqlx::query("SELECT key, value FROM meta").fetch_all(&self.pool).await?;
-        let mut settings = Settings::default();
-        for row in rows {
-            let (key, value): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            match key.as_str() {
-                "title" => settings.title = value,
-                "guidelines" => settings.guidelines = value,
-                "overlap" => settings.overlap = value.parse().unwrap_or(settings.overlap),
-                "gold_every" => settings.gold_every = value.parse().unwrap_or(settings.gold_every),
-                "lease_seconds" => settings.lease_seconds = value.parse().unwrap_or(settings.lease_seconds),
-                "cost_per_hour" => settings.cost_per_hour = value.parse().unwrap_or(settings.cost_per_hour),
-                "labels" => settings.labels = value.split('\n').map(str::to_owned).collect(),
-                _ => {}
-            }
-        }
-        Ok(settings)
-    }
-
-    /// Changes settings; a new overlap holds for every item at once.
-    ///
-    /// # Errors
-    /// Values out of range.
-    pub async fn set(&self, settings: &Settings, actor: &str) -> Result<()> {
-        check(settings)?;
-        let mut write = self.write_alone().await?;
-        let pairs = [
-            ("title", settings.title.clone()),
-            ("guidelines", settings.guidelines.clone()),
-            ("overlap", settings.overlap.to_string()),
-            ("gold_every", settings.gold_every.to_string()),
-            ("lease_seconds", settings.lease_seconds.to_string()),
-            ("cost_per_hour", settings.cost_per_hour.to_string()),
-            ("labels", settings.labels.join("\n")),
-        ];
-        for (key, value) in pairs {
-            let changed = sqlx::query(
-                "INSERT INTO meta (key, value) VALUES ($1, $2)
-                 ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE meta.value <> excluded.value",
-            )
-            .bind(key)
-            .bind(value.clone())
-            .execute(&mut *write.tx)
-            .await?;
-            if changed.rows_affected() > 0 {
-                let detail = serde_json::json!({ "key": key, "value": value }).to_string();
-                review::record(&mut write.tx, actor, "setting", None, &detail).await?;
-            }
-        }
-        sqlx::query("UPDATE items SET overlap = $1 WHERE expected IS NULL AND overlap <> $1")
-            .bind(settings.overlap)
-            .execute(&mut *write.tx)
-            .await?;
-        write.commit().await
-    }
-
     /// The project's own random secret, the seed of which side a completion stands on.
     pub(crate) async fn secret(&self) -> Result<String> {
         Ok(self.meta("secret").await?.unwrap_or_default())
@@ -261,31 +168,6 @@ impl Store {
     pub async fn is_alive(&self) -> bool {
         sqlx::query("SELECT 1").execute(&self.pool).await.is_ok()
     }
-}
-
-fn check(settings: &Settings) -> Result<()> {
-    let wrong = |text: &str| Err(AnnotateError::Input(text.into()));
-    if !(1..=1000).contains(&settings.overlap) {
-        return wrong("the overlap is 1 to 1000 answers an item");
-    }
-    if !(5..=86_400).contains(&settings.lease_seconds) {
-        return wrong("a lease lasts 5 to 86400 seconds");
-    }
-    if !(0..=1000).contains(&settings.gold_every) {
-        return wrong("gold checks come every 2 to 1000 answers; 0 for none");
-    }
-    if !(settings.cost_per_hour.is_finite() && settings.cost_per_hour >= 0.0) {
-        return wrong("the cost an hour is a number of at least 0");
-    }
-    let bad = |text: &str| text.contains('\0') || text.len() > 100_000;
-    if settings.title.trim().is_empty() || bad(&settings.title) || bad(&settings.guidelines) {
-        return wrong("the title may not be empty; title and guidelines hold no NUL and at most 100,000 bytes");
-    }
-    let label = |l: &String| l.trim().is_empty() || l.len() > 60 || l.chars().any(char::is_control);
-    if !(2..=9).contains(&settings.labels.len()) || settings.labels.iter().any(label) {
-        return wrong("a judgement has 2 to 9 labels of at most 60 characters");
-    }
-    Ok(())
 }
 
 /// What a connection needs before anything else.
@@ -345,13 +227,5 @@ mod tests {
         assert_eq!(shown("postgres://ann:pw@host/db"), "postgres://ann@host/db");
         assert_eq!(shown("postgres://host/db"), "postgres://host/db");
         assert_eq!(shown("runs/a@b.db"), "runs/a@b.db");
-    }
-
-    #[test]
-    fn settings_have_ranges() {
-        assert!(check(&Settings::default()).is_ok());
-        assert!(check(&Settings { overlap: 0, ..Settings::default() }).is_err());
-        assert!(check(&Settings { cost_per_hour: f64::NAN, ..Settings::default() }).is_err());
-        assert!(check(&Settings { labels: vec!["one".into()], ..Settings::default() }).is_err());
     }
 }

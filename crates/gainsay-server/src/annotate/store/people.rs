@@ -103,29 +103,33 @@ impl Store {
         .fetch_optional(&mut *write.tx)
         .await?;
         let Some(row) = row else { return Ok(None) };
-        let session = open(&mut write.tx, Some(row.try_get(0)?)).await?;
+        let session = open(&mut write.tx, Owner::Annotator(row.try_get(0)?)).await?;
         let name: String = row.try_get(1)?;
         review::record(&mut write.tx, &name, "sign-in", None, "{}").await?;
         write.commit().await?;
         Ok(Some(session))
     }
 
-    /// Opens a session of the admin, whose token the caller has checked.
-    pub async fn open_admin_session(&self) -> Result<String> {
+    /// Opens a session of the admin, whose secret the caller has checked; `secret` is its hash. The
+    /// session lasts no longer than the secret does.
+    pub async fn open_admin_session(&self, secret: &str) -> Result<String> {
         let mut write = self.write().await?;
-        let session = open(&mut write.tx, None).await?;
+        let session = open(&mut write.tx, Owner::Admin(secret)).await?;
         review::record(&mut write.tx, "admin", "sign-in", None, "{}").await?;
         write.commit().await?;
         Ok(session)
     }
 
-    /// The session of a token, where it is open.
-    pub async fn session(&self, session: &str) -> Result<Option<Session>> {
+    /// The session of a token, where it is open. `secret` is the hash of the admin's secret now.
+    pub async fn session(&self, session: &str, secret: &str) -> Result<Option<Session>> {
         let row = sqlx::query(
             "SELECT s.annotator_id, s.csrf, a.name, a.active, a.briefed, a.answered
-             FROM sessions s LEFT JOIN annotators a ON a.id = s.annotator_id WHERE s.hash = $1 AND s.expires > $2",
+             FROM sessions s LEFT JOIN annotators a ON a.id = s.annotator_id
+             WHERE ((s.hash = $1 AND s.annotator_id IS NOT NULL) OR (s.hash = $2 AND s.annotator_id IS NULL))
+             AND s.expires > $3",
         )
         .bind(token::hash(session))
+        .bind(admin_hash(session, secret))
         .bind(now())
         .fetch_optional(&self.pool)
         .await?;
@@ -144,11 +148,12 @@ impl Store {
         Ok(person.active.then_some(Session { owner: SessionOwner::Annotator(person), csrf }))
     }
 
-    /// Ends a session.
-    pub async fn close_session(&self, session: &str) -> Result<()> {
+    /// Ends a session; `secret` is the hash of the admin's secret now.
+    pub async fn close_session(&self, session: &str, secret: &str) -> Result<()> {
         let mut write = self.write().await?;
-        sqlx::query("DELETE FROM sessions WHERE hash = $1 OR expires < $2")
+        sqlx::query("DELETE FROM sessions WHERE hash = $1 OR hash = $2 OR expires < $3")
             .bind(token::hash(session))
+            .bind(admin_hash(session, secret))
             .bind(now())
             .execute(&mut *write.tx)
             .await?;
@@ -214,10 +219,25 @@ pub(super) async fn person_id(tx: &mut sqlx::Transaction<'static, sqlx::Any>, na
     Ok(id)
 }
 
-async fn open(tx: &mut sqlx::Transaction<'static, sqlx::Any>, annotator: Option<i64>) -> Result<String> {
+/// For whom a session is opened: an annotator's number, or the admin with the secret's hash.
+enum Owner<'a> {
+    Annotator(i64),
+    Admin(&'a str),
+}
+
+/// What is kept of an admin's session: with another secret, its token opens nothing.
+fn admin_hash(session: &str, secret: &str) -> String {
+    token::hash(&format!("{session} {secret}"))
+}
+
+async fn open(tx: &mut sqlx::Transaction<'static, sqlx::Any>, owner: Owner<'_>) -> Result<String> {
     let session = token::random();
+    let (hash, annotator) = match owner {
+        Owner::Annotator(number) => (token::hash(&session), Some(number)),
+        Owner::Admin(secret) => (admin_hash(&session, secret), None),
+    };
     sqlx::query("INSERT INTO sessions (hash, annotator_id, csrf, expires) VALUES ($1, $2, $3, $4)")
-        .bind(token::hash(&session))
+        .bind(hash)
         .bind(annotator)
         .bind(token::random())
         .bind(now() + SESSION_SECONDS * 1000)

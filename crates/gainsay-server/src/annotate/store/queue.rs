@@ -1,4 +1,4 @@
-//! Who gets which item, and what they answer.
+//! Who gets which item.
 
 use std::time::{Duration, Instant};
 
@@ -6,13 +6,8 @@ use gainsay_core::rng::Key;
 use sqlx::Row;
 
 use super::places::{change_taken, in_hands, lease, lock_annotator, lock_item};
-use super::{Engine, ItemRow, Store, Write, items, now, review};
-use crate::annotate::error::{AnnotateError, Result};
-use crate::annotate::task::Given;
-use crate::annotate::web::token;
-
-/// How many answers back an annotator may go.
-const UNDO_DEPTH: i64 = 10;
+use super::{Engine, ItemRow, Store, Write, items, now};
+use crate::annotate::error::Result;
 
 /// Answers wanted from which on a project is large.
 const MANY_ANSWERS: i64 = 10_000;
@@ -46,28 +41,6 @@ pub struct Assignment {
     pub swapped: bool,
     /// What the annotator has begun to write, JSON.
     pub draft: Option<String>,
-}
-
-/// What became of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Submitted {
-    /// It is on the disk.
-    Recorded,
-    /// The same form came before: nothing changed.
-    Replayed,
-    /// The lease had run out and others have filled the item's places.
-    Full,
-    /// The annotator does not hold this item with this ticket.
-    NotYours,
-}
-
-/// What became of an undo.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Undone {
-    /// The last answer is open again.
-    Reopened,
-    /// There is no answer that could be taken back.
-    Nothing,
 }
 
 /// How far an annotator and the project are.
@@ -208,128 +181,6 @@ impl Store {
         Ok(())
     }
 
-    /// Records an answer. `claimed` is the time that the browser measured, which counts up to the
-    /// time since the item was opened.
-    ///
-    /// # Errors
-    /// What the database reports; then nothing is recorded.
-    pub async fn answer(
-        &self,
-        annotator: i64,
-        name: &str,
-        item: i64,
-        ticket: &str,
-        given: &Given,
-        claimed: Option<f64>,
-    ) -> Result<Submitted> {
-        let mut write = self.write().await?;
-        lock_annotator(&mut write.tx, annotator).await?;
-        lock_item(&mut write.tx, item).await?;
-        let row = sqlx::query(
-            "SELECT w.state, w.ticket, w.opened, w.swapped, i.taken, i.overlap, i.ext_id
-             FROM work w JOIN items i ON i.id = w.item_id WHERE w.item_id = $1 AND w.annotator_id = $2",
-        )
-        .bind(item)
-        .bind(annotator)
-        .fetch_optional(&mut *write.tx)
-        .await?;
-        let Some(row) = row else { return Ok(Submitted::NotYours) };
-        let (state, held): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        if held != ticket {
-            return Ok(Submitted::NotYours);
-        }
-        let (taken, overlap): (i64, i64) = (row.try_get(4)?, row.try_get(5)?);
-        let had_place = match state.as_str() {
-            "leased" => true,
-            "released" if taken < overlap => false,
-            "released" => return Ok(Submitted::Full),
-            _ => return Ok(Submitted::Replayed),
-        };
-        let change = i64::from(!given.response.is_skip()) - i64::from(had_place);
-        if change != 0 {
-            change_taken(&mut write.tx, item, change).await?;
-        }
-        let elapsed = (now() - row.try_get::<i64, _>(2)?).max(0) as f64 / 1000.0;
-        let seconds = claimed.filter(|s| s.is_finite() && *s >= 0.0).map_or(elapsed, |s| s.min(elapsed));
-        let body = serde_json::to_string(given).map_err(|e| AnnotateError::Input(e.to_string()))?;
-        keep(&mut write, (item, annotator), given.response.is_skip(), &body, seconds).await?;
-        let id: String = row.try_get(6)?;
-        let left = if row.try_get::<i64, _>(3)? == 1 { "second" } else { "first" };
-        let detail = format!("{{\"left\":\"{left}\",\"seconds\":{seconds:.1},\"answer\":{body}}}");
-        review::record(&mut write.tx, name, "answer", Some(&id), &detail).await?;
-        write.commit().await?;
-        Ok(Submitted::Recorded)
-    }
-
-    /// Opens the annotator's last answer again, with what was answered as the draft.
-    pub async fn undo(&self, annotator: i64, name: &str) -> Result<Undone> {
-        let lease_seconds = self.settings().await?.lease_seconds;
-        let mut write = self.write().await?;
-        lock_annotator(&mut write.tx, annotator).await?;
-        let open = in_hands(&mut write.tx, annotator).await?;
-        let row = sqlx::query(
-            "SELECT w.item_id, w.state, w.swapped, w.body, i.ext_id FROM work w JOIN items i ON i.id = w.item_id
-             WHERE w.annotator_id = $1 AND w.state IN ('answered', 'skipped') ORDER BY w.answered DESC, w.item_id DESC
-             LIMIT 1",
-        )
-        .bind(annotator)
-        .fetch_optional(&mut *write.tx)
-        .await?;
-        let Some(row) = row else { return Ok(Undone::Nothing) };
-        if open > UNDO_DEPTH {
-            return Ok(Undone::Nothing);
-        }
-        let (item, state): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
-        lock_item(&mut write.tx, item).await?;
-        if state == "skipped" {
-            let row = sqlx::query("SELECT taken, overlap FROM items WHERE id = $1")
-                .bind(item)
-                .fetch_one(&mut *write.tx)
-                .await?;
-            if row.try_get::<i64, _>(0)? >= row.try_get::<i64, _>(1)? {
-                return Ok(Undone::Nothing);
-            }
-            change_taken(&mut write.tx, item, 1).await?;
-        }
-        let body: Option<String> = row.try_get(3)?;
-        sqlx::query(
-            "UPDATE work SET state = 'leased', ticket = $1, opened = $2, lease_until = $3, body = NULL, draft = $4,
-             seconds = NULL, answered = NULL WHERE item_id = $5 AND annotator_id = $6",
-        )
-        .bind(token::random())
-        .bind(now())
-        .bind(now() + lease_seconds * 1000)
-        .bind(body.clone())
-        .bind(item)
-        .bind(annotator)
-        .execute(&mut *write.tx)
-        .await?;
-        sqlx::query("UPDATE annotators SET answered = answered - 1 WHERE id = $1")
-            .bind(annotator)
-            .execute(&mut *write.tx)
-            .await?;
-        let id: String = row.try_get(4)?;
-        review::record(&mut write.tx, name, "undo", Some(&id), &body.unwrap_or_else(|| "{}".into())).await?;
-        write.commit().await?;
-        Ok(Undone::Reopened)
-    }
-
-    /// Keeps what the annotator has begun to write; nothing where the item is not in hand.
-    pub async fn keep_draft(&self, annotator: i64, item: i64, ticket: &str, draft: &str) -> Result<bool> {
-        let mut write = self.write().await?;
-        let kept = sqlx::query(
-            "UPDATE work SET draft = $1 WHERE item_id = $2 AND annotator_id = $3 AND ticket = $4 AND state = 'leased'",
-        )
-        .bind(draft)
-        .bind(item)
-        .bind(annotator)
-        .bind(ticket)
-        .execute(&mut *write.tx)
-        .await?;
-        write.commit().await?;
-        Ok(kept.rows_affected() == 1)
-    }
-
     /// How far an annotator and the project are.
     pub async fn progress(&self, annotator: i64) -> Result<Progress> {
         let mine = sqlx::query(
@@ -351,46 +202,21 @@ impl Store {
         if let Some((_, totals)) = known.filter(|(at, _)| at.elapsed() < TOTALS_AGE) {
             return Ok(totals);
         }
+        // `taken` counts open leases too. What a lower overlap leaves beyond it counts up to it.
         let all = sqlx::query(
-            "SELECT CAST(COALESCE(SUM(CASE WHEN taken < overlap THEN taken ELSE overlap END), 0) AS BIGINT),
-             CAST(COALESCE(SUM(overlap), 0) AS BIGINT) FROM items WHERE expected IS NULL",
+            "SELECT CAST(COALESCE(SUM(CASE WHEN n.answered < n.overlap THEN n.answered ELSE n.overlap END), 0) AS BIGINT),
+             CAST(COALESCE(SUM(n.overlap), 0) AS BIGINT)
+             FROM (SELECT i.overlap, i.taken - COALESCE(l.leased, 0) AS answered FROM items i
+                LEFT JOIN (SELECT item_id, COUNT(*) AS leased FROM work WHERE state = 'leased' GROUP BY item_id) l
+                ON l.item_id = i.id WHERE i.expected IS NULL) n",
         )
         .fetch_one(&self.pool)
         .await?;
-        let leased: i64 = sqlx::query(
-            "SELECT COUNT(*) FROM work w JOIN items i ON i.id = w.item_id
-             WHERE w.state = 'leased' AND i.expected IS NULL",
-        )
-        .fetch_one(&self.pool)
-        .await?
-        .try_get(0)?;
         let wanted = all.try_get(1)?;
-        let totals = [all.try_get::<i64, _>(0)? - leased, wanted];
+        let totals = [all.try_get(0)?, wanted];
         *known = (wanted > MANY_ANSWERS).then(|| (Instant::now(), totals));
         Ok(totals)
     }
-}
-
-/// Puts an answer into the row of its lease.
-async fn keep(write: &mut Write<'_>, row: (i64, i64), skip: bool, body: &str, seconds: f64) -> Result<()> {
-    let (item, annotator) = row;
-    sqlx::query(
-        "UPDATE work SET state = $1, body = $2, seconds = $3, answered = $4, draft = NULL
-         WHERE item_id = $5 AND annotator_id = $6",
-    )
-    .bind(if skip { "skipped" } else { "answered" })
-    .bind(body)
-    .bind(seconds)
-    .bind(now())
-    .bind(item)
-    .bind(annotator)
-    .execute(&mut *write.tx)
-    .await?;
-    sqlx::query("UPDATE annotators SET answered = answered + 1 WHERE id = $1")
-        .bind(annotator)
-        .execute(&mut *write.tx)
-        .await?;
-    Ok(())
 }
 
 fn assignment(row: &sqlx::any::AnyRow) -> Result<Assignment> {

@@ -114,7 +114,7 @@ pub(super) fn session_token(headers: &HeaderMap) -> Option<&str> {
 pub(super) async fn session(app: &App, headers: &HeaderMap) -> Result<Option<Session>, Refusal> {
     match session_token(headers) {
         None => Ok(None),
-        Some(token) => Ok(app.store.session(token).await?),
+        Some(token) => Ok(app.store.session(token, &app.admin_hash).await?),
     }
 }
 

@@ -130,7 +130,7 @@ pub(super) async fn admin(
         app.limiter.take(&client, GUESSES);
         return Err(Refusal::new(StatusCode::FORBIDDEN, "That is not the admin secret."));
     }
-    let session = app.store.open_admin_session().await?;
+    let session = app.store.open_admin_session(&app.admin_hash).await?;
     Ok(with_session(&app, &session, "/admin"))
 }
 
@@ -139,7 +139,7 @@ pub(super) async fn sign_out(State(app): Shared, headers: HeaderMap, fields: Fie
     let Some(open) = session(&app, &headers).await? else { return Err(Refusal::Go(app.path("/"))) };
     fields.check_csrf(&open.csrf)?;
     if let Some(token) = session_token(&headers) {
-        app.store.close_session(token).await?;
+        app.store.close_session(token, &app.admin_hash).await?;
     }
     Ok(with_cookie(&app, "", 0, "/"))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use gainsay_core::record::Prompt;
@@ -13,7 +13,7 @@ use super::form::{Fields, draft_fields};
 use super::layout::{Viewer, csrf_field, key, layout};
 use super::page::{Annotator, Answered, Refusal, Shared, go, page};
 use crate::annotate::markdown;
-use crate::annotate::store::{Assignment, Progress, Settings, Submitted};
+use crate::annotate::store::{Assignment, Progress, Settings, Submitted, Undone};
 use crate::annotate::task::{Kind, Task};
 
 /// Why somebody skips; any other text may be typed where there is no script.
@@ -23,6 +23,21 @@ const REASONS: [&str; 5] = [
     "An answer is cut off or broken",
     "It is too unpleasant",
     "Another reason",
+];
+
+/// Shown by the script when a draft is refused.
+const LOST: &str = "This question is not in your hands any more: your time on it ran out, or you have answered it. What you write now is not kept. Where your time ran out, your answer still counts unless others have given all the answers.";
+
+/// What became of an undo: as the page's address says it, and as the page does.
+const UNDONE: [(Undone, &str, &str); 4] = [
+    (Undone::Reopened, "open", "Your last answer is open again."),
+    (
+        Undone::PassedSkips,
+        "earlier",
+        "An earlier answer is open again: what you skipped since has all its answers from others, so it stays skipped.",
+    ),
+    (Undone::TooMany, "many", "Nothing was taken back: answer the questions that are open again first."),
+    (Undone::Nothing, "nothing", "Nothing was taken back: there is no answer of yours that could be opened again."),
 ];
 
 /// The guidelines, first thing and at hand later.
@@ -49,8 +64,8 @@ pub(super) async fn briefed(State(app): Shared, who: Annotator, fields: Fields) 
     go(&app, "/work")
 }
 
-/// The next question.
-pub(super) async fn show(State(app): Shared, who: Annotator) -> Answered {
+/// The next question, and what became of an undo.
+pub(super) async fn show(State(app): Shared, who: Annotator, Query(asked): Query<HashMap<String, String>>) -> Answered {
     if !who.person.briefed {
         return Err(Refusal::Go(app.path("/guidelines")));
     }
@@ -68,6 +83,11 @@ pub(super) async fn show(State(app): Shared, who: Annotator) -> Answered {
                 p { a href=(app.path("/work")) { "Look again" } }
             }
         },
+    };
+    let undone = UNDONE.iter().find(|(_, word, _)| asked.get("undo").is_some_and(|said| said == word));
+    let body = html! {
+        @if let Some((.., text)) = undone { p.card.notice role="status" { (text) } }
+        (body)
     };
     page(layout(&app, &settings.title, &viewer, tools, body))
 }
@@ -95,6 +115,10 @@ pub(super) async fn submit(State(app): Shared, who: Annotator, fields: Fields) -
         }
         // A form that is sent twice, by a double click or a reload, counts once.
         Submitted::Replayed => go(&app, "/work"),
+        Submitted::Differs => Err(Refusal::new(
+            StatusCode::CONFLICT,
+            "You have already answered this question, and not like now: the first answer stays. Go back to the questions and press U to change it.",
+        )),
         Submitted::NotYours => Err(foreign()),
         Submitted::Full => Err(Refusal::new(
             StatusCode::CONFLICT,
@@ -106,8 +130,9 @@ pub(super) async fn submit(State(app): Shared, who: Annotator, fields: Fields) -
 /// Opens the last answer again.
 pub(super) async fn undo(State(app): Shared, who: Annotator, fields: Fields) -> Answered {
     fields.check_csrf(&who.csrf)?;
-    app.store.undo(who.person.id, &who.person.name).await?;
-    go(&app, "/work")
+    let outcome = app.store.undo(who.person.id, &who.person.name).await?;
+    let word = UNDONE.iter().find(|(known, ..)| *known == outcome).map_or("", |(_, word, _)| word);
+    go(&app, &format!("/work?undo={word}"))
 }
 
 /// Keeps what is being written; the page's script calls it.
@@ -157,6 +182,7 @@ fn question(app: &App, csrf: &str, assignment: &Assignment, settings: &Settings)
             }
             (extras(&fields))
         }
+        p #lost .warning role="alert" hidden { (LOST) }
         (legend(task.kind()))
     }
 }
