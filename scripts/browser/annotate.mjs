@@ -66,6 +66,7 @@ const answer = async (name, page, i) => {
     const before = await mine(page);
     await press(page, "u");
     assert.equal(await mine(page), before - 1, "undo took one back");
+    assert.match(await page.textContent("[role=status]"), /Your last answer is open again/);
     assert.ok(await page.$(".choices .before"), "the answer before is marked");
     if (name === "Ann") await shot(page, "compare-undone");
     await press(page, "3");

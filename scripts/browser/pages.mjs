@@ -115,6 +115,17 @@ const judgements = async () => {
   await press(page, "Enter");
   await press(page, "u");
   assert.equal(await page.inputValue("#reason"), "The question is unclear", "an undone skip keeps its reason");
+  assert.match(await page.textContent("[role=status]"), /open again/);
+  await accessible(page, "a judgement that was taken back");
+  const before = problems.length;
+  const tab = await page.context().newPage();
+  await tab.goto(`${judged.base}/work`);
+  await press(tab, "1");
+  await page.bringToFront();
+  await page.keyboard.press("c");
+  await page.keyboard.type("too late");
+  await page.waitForSelector("#lost", { state: "visible" });
+  problems.length = before; // the console names the 409
 };
 
 const everywhere = async () => {
