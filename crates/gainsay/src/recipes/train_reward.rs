@@ -1,5 +1,6 @@
 //! preferences and rankings -> reward model.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use gainsay_core::files;
@@ -52,7 +53,7 @@ pub struct Options {
     pub heads: usize,
     /// Learn safety labels too.
     pub safety: bool,
-    /// Earlier preferences, and the weight of their pairs.
+    /// Earlier preferences, and the factor on the weights of their pairs.
     pub old: Vec<PathBuf>,
     /// See `old`.
     pub old_weight: f64,
@@ -89,14 +90,15 @@ impl Options {
             center: wanted.center,
             reads: vec![Read::LAST],
             cache: None,
-            heads: 0,
+            heads: wanted.heads,
             safety: false,
             old: Vec::new(),
             old_weight: 1.0,
             max_tokens: wanted.max_tokens,
             heldout: 0.0,
             folds: None,
-            save_every: 0,
+            // A run that is killed in the stage goes on from there.
+            save_every: 10,
             seed: recipe.seed,
             dtype: recipe.dtype,
         }
@@ -153,24 +155,29 @@ pub struct Done {
     pub folds: Option<CrossValidation>,
 }
 
-/// The pairs and rankings of the options' old files at their weight, then those of `inputs`.
+/// Multiplies a record's own weight, 1 where it has none. One that is no number stays, to be
+/// refused by its record's name.
+fn weigh(extra: &mut Extra, factor: f64) {
+    let own = extra.get(WEIGHT).map_or(Some(1.0), |weight| weight.as_f64());
+    if let (true, Some(own)) = (factor != 1.0, own) {
+        extra.insert(WEIGHT.into(), json!(own * factor));
+    }
+}
+
+/// The pairs and rankings of the options' old files, their weights times the options' factor, then
+/// those of `inputs`.
 fn feedback(inputs: &[PathBuf], options: &Options) -> Result<(Vec<PreferenceRecord>, Vec<RankingRecord>)> {
     let (mut pairs, mut rankings) = (Vec::new(), Vec::new());
     let old = options.old.iter().map(|path| (path, options.old_weight));
     for (path, weight) in old.chain(inputs.iter().map(|path| (path, 1.0))) {
-        let weigh = |extra: &mut Extra| {
-            if weight != 1.0 {
-                extra.insert(WEIGHT.into(), json!(weight));
-            }
-        };
         let format = files::first_row(path)?.and_then(|row| DataFormat::of(&row));
         if format.is_some_and(|(format, _)| format == DataFormat::Rankings) {
             let mut read: Vec<RankingRecord> = files::read_all(path)?;
-            read.iter_mut().for_each(|record| weigh(&mut record.extra));
+            read.iter_mut().for_each(|record| weigh(&mut record.extra, weight));
             rankings.extend(read);
         } else {
             let mut read = files::read_preferences(path)?;
-            read.iter_mut().for_each(|record| weigh(&mut record.extra));
+            read.iter_mut().for_each(|record| weigh(&mut record.extra, weight));
             pairs.extend(read);
         }
     }
@@ -179,7 +186,7 @@ fn feedback(inputs: &[PathBuf], options: &Options) -> Result<(Vec<PreferenceReco
 
 /// Trains a reward model on the preferences and rankings of several files and saves it in `out`, after a
 /// cross-validation where the options ask for one; with `report` also writes the training report
-/// without its wall-clock values.
+/// without its wall-clock values, and takes that for a stage of a run: then no checkpoint stays.
 ///
 /// # Errors
 /// Files or models that cannot be read, no usable pair, a loss that is not finite, Ctrl-C.
@@ -213,7 +220,8 @@ pub fn train_reward(
     let run =
         json!({ "base": identity, "data": data, "options": value_of(&resolved), "old_weight": options.old_weight });
     let every = if options.method == RewardMethod::Head { 0 } else { options.save_every as u32 };
-    let kept = checkpoints(out, every, options.method == RewardMethod::Full, &base.spec, &run);
+    let latest_only = report.is_some() || options.method == RewardMethod::Full;
+    let kept = checkpoints(out, every, latest_only, &base.spec, &run);
     let metrics = (every > 0).then(|| Metrics::new(&kept.dir));
     company.checkpoints = Some(&kept);
     let (model, done) = with_progress("train reward", metrics.as_ref(), |progress| {
@@ -223,6 +231,8 @@ pub fn train_reward(
     save_reward_model(out, &model, &trainable(options.method), &provenance)?;
     kept.finish()?;
     if let Some(path) = report {
+        // First, as the report says that the stage is over: nothing would clear up after it.
+        discard(&kept.dir)?;
         let mut value = serde_json::to_value(&done).map_err(|e| Error::Run(e.to_string()))?;
         value.as_object_mut().map(|fields| fields.remove("cost"));
         write_json(path, &value)?;
@@ -230,6 +240,21 @@ pub fn train_reward(
     eprint!("{}", accuracy_line(&done));
     let figures = Figures::of("train reward", done.cost.tokens, done.cost.seconds);
     Ok(Done { figures, report: done, folds })
+}
+
+/// Removes the checkpoints of a stage that is over. Under another name first: a kill in between
+/// must not leave half a checkpoint to go on from.
+fn discard(dir: &Path) -> Result<()> {
+    let gone = dir.with_extension("gone");
+    let done = |result: std::io::Result<()>| match result {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Run(format!("{}: cannot be removed: {e}", dir.display())))
+        }
+        _ => Ok(()),
+    };
+    done(fs::remove_dir_all(&gone))?;
+    done(fs::rename(dir, &gone))?;
+    done(fs::remove_dir_all(&gone))
 }
 
 /// Names and digests of files.
@@ -316,5 +341,35 @@ fn provenance(
         data,
         seed: options.seed,
         results,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_records_own_weight_counts() {
+        let mut extra = Extra::default();
+        weigh(&mut extra, 1.0);
+        assert!(extra.is_empty());
+        weigh(&mut extra, 0.5);
+        weigh(&mut extra, 0.5);
+        assert_eq!(extra[WEIGHT], 0.25);
+        extra.insert(WEIGHT.into(), json!("much"));
+        weigh(&mut extra, 0.5);
+        assert_eq!(extra[WEIGHT], "much");
+    }
+
+    #[test]
+    fn what_a_kill_left_of_discarded_checkpoints_goes_too() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let kept = dir.path().join("model.training");
+        for folder in [&kept, &dir.path().join("model.gone")] {
+            fs::create_dir_all(folder.join("step-000010")).expect("a checkpoint");
+        }
+        discard(&kept).expect("discarded");
+        discard(&kept).expect("nothing left to discard");
+        assert_eq!(fs::read_dir(dir.path()).expect("the folder").count(), 0);
     }
 }

@@ -1,11 +1,13 @@
 //! What every training recipe shares: the live line, `metrics.jsonl`, checkpoints' place, Ctrl-C.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use gainsay_core::files;
 use gainsay_lm::LmError;
 use gainsay_lm::train::checkpoint::training_dir;
 use gainsay_lm::train::{Checkpoints, TrainEvent};
@@ -19,20 +21,30 @@ use crate::progress::Progress;
 /// A file of one JSON object a step, complete up to the last step that is on disk.
 pub struct Metrics {
     path: PathBuf,
+    /// The last step that was noted: an epoch ends behind it.
+    step: Cell<u32>,
 }
 
 impl Metrics {
     /// Metrics in a folder.
     pub fn new(dir: &Path) -> Self {
-        Self { path: dir.join("metrics.jsonl") }
+        Self { path: dir.join("metrics.jsonl"), step: Cell::new(0) }
     }
 
     fn note(&self, event: &TrainEvent) -> std::io::Result<()> {
-        let value = match event {
-            TrainEvent::Resumed { step } => return self.cut(u64::from(*step)),
+        let mut value = match event {
+            TrainEvent::Resumed { step } => {
+                self.step.set(*step);
+                return self.cut(u64::from(*step));
+            }
             TrainEvent::Features { .. } => return Ok(()),
             event => serde_json::to_value(event)?,
         };
+        match event {
+            TrainEvent::RewardStep(s) => self.step.set(s.step),
+            TrainEvent::Epoch(_) => value["step"] = json!(self.step.get()),
+            _ => {}
+        }
         let mut file = fs::OpenOptions::new().create(true).append(true).open(&self.path)?;
         file.write_all(format!("{value}\n").as_bytes())
     }
@@ -48,7 +60,7 @@ impl Metrics {
             value["step"].as_u64().is_some_and(|s| s <= step && (step > 0 || s > 0))
         };
         let kept: String = text.lines().filter(kept).map(|line| format!("{line}\n")).collect();
-        fs::write(&self.path, kept)
+        files::write_atomic(&self.path, kept.as_bytes()).map_err(std::io::Error::other)
     }
 }
 

@@ -242,3 +242,70 @@ fn an_evaluation_asks_whether_everyday_answers_are_still_likely() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("no prompt has a completion"), "{}", stderr(&output));
 }
+
+/// Starts a command and kills it as soon as a path below `dir` is there.
+fn killed_at(dir: &Path, args: &[&str], path: &Path) {
+    let mut child = command(dir, args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let started = std::time::Instant::now();
+    while !dir.join(path).exists() && started.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let _ = child.kill();
+    child.wait().expect("it ends");
+    assert!(dir.join(path).exists(), "{} never came", path.display());
+}
+
+#[test]
+fn a_resumed_reward_training_keeps_its_epochs_and_says_the_same() {
+    let dir = prepared();
+    let args = |out: &'static str| -> Vec<&str> {
+        let args = "train reward --model tiny-random --in pairs.jsonl --heldout 0.3 --batch 1 --epochs 60 --save-every 7 \
+                    --threads 1 --json --out";
+        args.split_whitespace().chain([out]).collect()
+    };
+    let said = |args: &[&str]| {
+        let output = ok(gainsay(dir.path(), args));
+        let mut done: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("one JSON object");
+        let wall_clock = ["out", "tokens", "seconds", "tokens_per_second", "peak_rss_bytes"];
+        wall_clock.iter().for_each(|name| drop(done.as_object_mut().expect("an object").remove(*name)));
+        (done, stderr(&output))
+    };
+    let (whole, _) = said(&args("whole"));
+    killed_at(dir.path(), &args("killed"), Path::new("killed.training/step-000035"));
+    let (killed, told) = said(&args("killed"));
+    assert!(told.contains("goes on behind step"), "{told}");
+    assert_eq!(whole, killed);
+    assert!(!whole["heldout_before"].is_null(), "{whole}");
+    let metrics =
+        |out: &str| fs::read_to_string(dir.path().join(format!("{out}.training/metrics.jsonl"))).expect("the metrics");
+    assert!(metrics("whole") == metrics("killed"), "the metrics differ");
+    assert_eq!(metrics("killed").lines().filter(|line| line.contains("\"epoch\":")).count(), 60);
+}
+
+#[test]
+fn a_run_that_is_killed_while_it_trains_a_reward_model_goes_on_from_there() {
+    let dir = crate::whole_loop::prepared();
+    let recipe = fs::read_to_string(dir.path().join("tiny.toml")).expect("the recipe");
+    let longer = recipe.replace("epochs = 1", "epochs = 40").replace("rounds = 2", "rounds = 1");
+    fs::write(dir.path().join("tiny.toml"), longer).expect("a longer recipe");
+    let run = |out: &'static str| ["run", "tiny.toml", "--out", out, "--threads", "1"];
+    ok(gainsay(dir.path(), &run("whole")));
+    killed_at(dir.path(), &run("killed"), Path::new("killed/proxy/model.training/step-000020"));
+    let output = ok(gainsay(dir.path(), &run("killed")));
+    assert!(stderr(&output).contains("goes on behind step"), "{}", stderr(&output));
+    let files = |out: &str| crate::whole_loop::files(&dir.path().join(out));
+    crate::whole_loop::assert_same(&files("whole"), &files("killed"));
+    assert!(!files("whole").keys().any(|name| name.to_string_lossy().contains(".training")));
+}
+
+#[test]
+fn reward_options_out_of_range_are_refused_with_the_range() {
+    let dir = prepared();
+    for (more, told) in [("--center=-1", "center -1"), ("--method head --read mean@31", "read @31: the model has")] {
+        let args = format!("train reward --model tiny-random --in pairs.jsonl --out no {more}");
+        let output = gainsay(dir.path(), &args.split(' ').collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains(told), "{}", stderr(&output));
+        assert!(!dir.path().join("no").exists());
+    }
+}
