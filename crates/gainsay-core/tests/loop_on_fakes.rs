@@ -37,7 +37,7 @@ fn preferences() -> (Vec<PromptRecord>, Vec<PreferenceRecord>) {
     let mut pool = pool();
     let mut annotator = Annotator::new(ConflictOptions::default());
     for record in &mut pool {
-        annotator.annotate(record).unwrap().unwrap();
+        annotator.annotate(record).unwrap();
     }
     let selection = select(&pool, &SelectOptions::new(Strategy::ShfCas, 20)).unwrap();
     let oracle = GoldOracle { gold: &GOLD, noise: Noise::None, seed: 0 };
@@ -65,7 +65,7 @@ fn the_path_is_deterministic_and_finds_the_length_bias() {
     for record in &pool {
         let outcome = gainsay_core::conflict::annotate(&mut record.clone(), &options);
         summary.see(record, &outcome);
-        validator.see(record).unwrap();
+        validator.see(record);
     }
     let summary = summary.finish(Key::new(0, "summary"));
     // The proxy is paid by the byte and every token costs log-prob: they disagree on length.

@@ -309,3 +309,49 @@ fn bad_options_and_rewards_are_refused() {
     });
     assert!(stopped.is_err() && steps == 1);
 }
+
+#[test]
+fn ppo_steers_its_penalty_and_the_penalty_counts() {
+    let ppo = PolicyOptions { beta: 0.5, steps: 8, ..PolicyOptions { method: PolicyMethod::Ppo, ..options() } };
+    let steered = |target| run(&PolicyOptions { target_kl: Some(target), horizon: 32.0, ..ppo.clone() });
+    let ((low, tight), (high, loose)) = (steered(1e-3), steered(1e3));
+    assert!(tight.steps[7].beta > ppo.beta && loose.steps[7].beta < ppo.beta);
+    assert_ne!(low.adapter, high.adapter);
+    let options = PolicyOptions { target_kl: Some(1.0), method: PolicyMethod::Dpo, ..ppo };
+    let refused = train_policy(&base(), &Even, &prompts(2), &options, &Company::default(), &mut quiet()).unwrap_err();
+    assert!(refused.is_user_error() && refused.to_string().contains("PPO steers by it, dpo does not"), "{refused}");
+}
+
+#[test]
+fn a_prompt_that_comes_twice_in_a_step_draws_anew() {
+    struct Texts(std::sync::Mutex<Vec<Vec<u32>>>);
+    impl RewardFn for Texts {
+        fn rewards(&self, items: &[ScoreItem<'_>]) -> Result<Vec<f64>, EngineError> {
+            self.0.lock().unwrap().extend(items.iter().map(|i| i.token_ids.unwrap().to_vec()));
+            Ok(vec![0.0; items.len()])
+        }
+        fn identity(&self) -> String {
+            "texts".into()
+        }
+    }
+    let drawn = |prompts_per_step, k| {
+        let texts = Texts(Default::default());
+        let options = PolicyOptions { steps: 1, prompts_per_step, k, ..options() };
+        train_policy(&base(), &texts, &prompts(1), &options, &Company::default(), &mut quiet()).unwrap();
+        texts.0.into_inner().unwrap()
+    };
+    // One prompt three times, two completions each: the six that one place of six draws.
+    assert_eq!(drawn(3, 2), drawn(1, 6));
+    let twice = [prompts(1), prompts(1)].concat();
+    let error = train_policy(&base(), &Even, &twice, &options(), &Company::default(), &mut quiet()).unwrap_err();
+    assert!(error.to_string().contains("prompt `t0` is there twice"), "{error}");
+}
+
+#[test]
+fn past_its_limit_a_policy_learns_no_more() {
+    let limited = PolicyOptions { stop_kl: Some(0.02), ..options() };
+    let (_, report) = run(&limited);
+    let last = report.steps.last().unwrap();
+    assert!(report.steps.len() < 30 && last.kl_k3 > 0.02 && (last.loss, last.lr) == (0.0, 0.0));
+    assert!(report.steps[..report.steps.len() - 1].iter().all(|s| s.kl_k3 <= 0.02 && s.lr > 0.0));
+}

@@ -143,7 +143,12 @@ fn shared(mut backbone: Arc<Backbone>, dtype: Dtype, first_adapted: usize) -> Ar
 
 /// Loads a policy.
 pub fn policy(spec: &str, options: &ModelOptions) -> Result<LocalPolicy> {
-    Ok(LocalPolicy::new(&load(spec, options.dtype)?, options.settings())?)
+    let mut loaded = load(spec, options.dtype)?;
+    if options.raw {
+        // Log-probs of prompts as they stand and of chats are not to be mixed.
+        loaded.identity.push_str(" (verbatim prompts)");
+    }
+    Ok(LocalPolicy::new(&loaded, options.settings())?)
 }
 
 /// Loads a model for its features alone: any backbone will do. Long prompts lose their left.
@@ -162,7 +167,11 @@ pub fn featurizer(spec: &str, dtype: Dtype) -> Result<LocalReward> {
 /// # Errors
 /// What loading reports, or a model without a reward head.
 pub fn reward(spec: &str, options: &ModelOptions) -> Result<LocalReward> {
-    Ok(LocalReward::new(RewardModel::from_loaded(&load(spec, options.dtype)?)?, options.settings()))
+    let mut model = RewardModel::from_loaded(&load(spec, options.dtype)?)?;
+    if options.raw {
+        model.identity.push_str(" (verbatim prompts)");
+    }
+    Ok(LocalReward::new(model, options.settings()))
 }
 
 /// Where the answers of servers are kept while `out` is being made.

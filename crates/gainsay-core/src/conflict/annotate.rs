@@ -5,7 +5,7 @@ use crate::record::{Completion, PromptRecord};
 use serde_json::json;
 use thiserror::Error;
 
-/// The first record shows that the file was never scored.
+/// No record of the file was ever scored: what its first one lacks.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ConflictError {
     /// The record has no completions at all.
@@ -79,6 +79,9 @@ fn annotate_with(
     record.meta.insert("conflicts".into(), json!(options.convention()));
     values.fill(record, options.logp)?;
     let (reward, logp) = options.standards(&values.rewards, &values.logps)?;
+    for completion in &mut record.completions {
+        MEASURES.iter().for_each(|name| drop(completion.extra.remove(*name)));
+    }
     pacs.clear();
     pacs.resize(values.rewards.len(), 0.0);
     let outcome = options.evaluate(&values.rewards, &values.logps, pacs);
@@ -88,25 +91,68 @@ fn annotate_with(
         completion.pacs = Some(pacs[i]);
     }
     let conflict = outcome?;
+    RANKS.iter().for_each(|name| drop(record.extra.remove(*name)));
     record.kendall_tau_distance = Some(conflict.k);
     record.tau_b = Some(conflict.tau_b);
     Ok(conflict)
 }
 
+/// Measures of a record and of a completion.
+const RANKS: [&str; 2] = ["kendall_tau_distance", "tau_b"];
+const MEASURES: [&str; 3] = ["pacs", "z_reward", "z_logp"];
+
+/// Takes the measures away and leaves a null in the place of each: a field that is absent says
+/// that nobody measured.
 fn clear(record: &mut PromptRecord) {
-    record.kendall_tau_distance = None;
-    record.tau_b = None;
+    forget(record);
+    record.extra.extend(RANKS.map(|name| (name.into(), json!(null))));
     for completion in &mut record.completions {
-        (completion.pacs, completion.z_reward, completion.z_logp) = (None, None, None);
+        completion.extra.extend(MEASURES.map(|name| (name.into(), json!(null))));
     }
 }
 
-/// Annotates the records of a file one after the other. The first record decides whether the
-/// file was scored at all; later, a record with a missing value is degenerate and counted.
+/// Takes the measures away as if nobody had measured: rewards or log-probs are new.
+pub fn forget(record: &mut PromptRecord) {
+    (record.kendall_tau_distance, record.tau_b) = (None, None);
+    RANKS.iter().for_each(|name| drop(record.extra.remove(*name)));
+    record.meta.remove("conflicts");
+    for completion in &mut record.completions {
+        (completion.pacs, completion.z_reward, completion.z_logp) = (None, None, None);
+        MEASURES.iter().for_each(|name| drop(completion.extra.remove(*name)));
+    }
+}
+
+/// Whether the records of a file were scored at all: one that was is enough, the others are then
+/// degenerate and counted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scored {
+    any: bool,
+    /// What the first record lacks.
+    first: Option<ConflictError>,
+}
+
+impl Scored {
+    pub(crate) fn see(&mut self, record: &PromptRecord, kind: LogpKind) {
+        if self.any {
+            return;
+        }
+        match require_scores(record, kind) {
+            Ok(()) => self.any = true,
+            Err(lack) => drop(self.first.get_or_insert(lack)),
+        }
+    }
+
+    /// What the first record lacks, where no record is better.
+    pub(crate) fn check(&self) -> Result<(), ConflictError> {
+        self.first.clone().filter(|_| !self.any).map_or(Ok(()), Err)
+    }
+}
+
+/// Annotates the records of a file one after the other.
 #[derive(Clone, Debug, Default)]
 pub struct Annotator {
     options: ConflictOptions,
-    started: bool,
+    scored: Scored,
     values: GroupValues,
     pacs: Vec<f64>,
 }
@@ -117,18 +163,23 @@ impl Annotator {
         Self { options, ..Self::default() }
     }
 
-    /// [`annotate`], refusing a file whose first record has no scores.
-    pub fn annotate(&mut self, record: &mut PromptRecord) -> Result<GroupOutcome, ConflictError> {
-        if !self.started {
-            require_scores(record, self.options.logp)?;
-            self.started = true;
-        }
-        Ok(annotate_with(record, &self.options, &mut self.values, &mut self.pacs))
+    /// [`annotate`].
+    pub fn annotate(&mut self, record: &mut PromptRecord) -> GroupOutcome {
+        self.scored.see(record, self.options.logp);
+        annotate_with(record, &self.options, &mut self.values, &mut self.pacs)
+    }
+
+    /// Refuses a file none of whose records so far was scored.
+    ///
+    /// # Errors
+    /// What the first record lacks.
+    pub fn check(&self) -> Result<(), ConflictError> {
+        self.scored.check()
     }
 }
 
 /// Refuses a record in which no completion has what conflict needs.
-pub(crate) fn require_scores(record: &PromptRecord, kind: LogpKind) -> Result<(), ConflictError> {
+fn require_scores(record: &PromptRecord, kind: LogpKind) -> Result<(), ConflictError> {
     let id = || record.id.clone();
     let lacks = |has: fn(&Completion) -> bool| !record.completions.iter().any(has);
     let missing = |field, remedy| Err(ConflictError::Missing { id: id(), field, remedy });
@@ -232,17 +283,41 @@ mod tests {
 
     #[test]
     fn an_unscored_file_is_the_users_error() {
-        let message =
-            |values: &[_], options| Annotator::new(options).annotate(&mut record(values)).unwrap_err().to_string();
+        let message = |values: &[_], options| {
+            let mut annotator = Annotator::new(options);
+            annotator.annotate(&mut record(values)).unwrap_err();
+            annotator.check().unwrap_err().to_string()
+        };
         let none = message(&[(None, Some(1.0)), (None, Some(2.0))], Default::default());
         assert!(none.contains("\"p\"") && none.contains("gainsay score --reward"), "{none}");
         let logp = message(&[(Some(1.0), None)], Default::default());
         assert!(logp.contains("logp") && logp.contains("--policy"), "{logp}");
         assert!(message(&[], Default::default()).contains("gainsay sample"));
-        // Only the first record is held to it.
-        let mut annotator = Annotator::new(Default::default());
-        annotator.annotate(&mut record(&[(Some(1.0), Some(2.0))])).unwrap().unwrap_err();
-        let later = annotator.annotate(&mut record(&[(None, None)])).unwrap();
-        assert_eq!(later, Err(Degenerate::MissingValue));
+        // One record with scores is enough, wherever it stands.
+        for order in [[None, Some(1.0)], [Some(1.0), None]] {
+            let mut annotator = Annotator::new(Default::default());
+            for value in order {
+                annotator.annotate(&mut record(&[(value, Some(2.0))])).unwrap_err();
+            }
+            annotator.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_degenerate_record_says_null_and_a_new_score_forgets() {
+        let mut r = record(&[(Some(1.0), Some(-3.0))]);
+        annotate(&mut r, &Default::default()).unwrap_err();
+        let said = serde_json::to_value(&r).unwrap();
+        let null = Some(&serde_json::Value::Null);
+        assert_eq!((said.get("kendall_tau_distance"), said.get("tau_b")), (null, null));
+        assert_eq!((said["completions"][0].get("pacs"), said["completions"][0].get("z_logp")), (null, null));
+        // Ranked after all: each field once.
+        r.completions.push(Completion { reward: Some(2.0), logp: Some(-1.0), ..Completion::default() });
+        annotate(&mut r, &Default::default()).unwrap();
+        let text = serde_json::to_string(&r).unwrap();
+        assert_eq!((text.matches("\"tau_b\"").count(), text.matches("\"pacs\"").count()), (1, 2));
+        forget(&mut r);
+        let text = serde_json::to_string(&r).unwrap();
+        assert!(!text.contains("tau_b") && !text.contains("pacs") && !text.contains("conflicts"), "{text}");
     }
 }

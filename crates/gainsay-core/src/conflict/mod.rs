@@ -19,8 +19,8 @@ mod options;
 mod summary;
 mod top;
 
-pub use annotate::{Annotator, ConflictError, GroupValues, annotate};
-pub(crate) use annotate::{require_scores, token_count};
+pub use annotate::{Annotator, ConflictError, GroupValues, annotate, forget};
+pub(crate) use annotate::{Scored, token_count};
 pub use convention::{ConventionCheck, MixedConventions};
 pub use kendall::{PairCounts, kendall_tau_distance, pair_counts, tau_b};
 pub use options::{Compat, ConflictOptions, DatasetMoments, LogpKind, Scope, SummaryConvention};
@@ -80,9 +80,11 @@ impl Standard {
     #[inline]
     fn of(values: &[f64]) -> Self {
         let n = values.len() as f64;
-        let mean = lane_sum(values, |v| v) / n;
-        let scale = (lane_sum(values, |v| (v - mean) * (v - mean)) / n).sqrt();
-        Self { mean, scale }
+        // Around the first value: equal values have a std of exactly 0, whatever their size.
+        let origin = values.first().copied().unwrap_or(0.0);
+        let offset = lane_sum(values, |v| v - origin) / n;
+        let scale = (lane_sum(values, |v| (v - origin - offset) * (v - origin - offset)) / n).sqrt();
+        Self { mean: origin + offset, scale }
     }
 
     #[inline]

@@ -89,20 +89,28 @@ impl Strategy {
     /// it.
     pub fn needs(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Ensemble | Self::InfoGain | Self::DoubleTs => {
+            _ if self.reads_heads() => {
                 Some(("rewards of several heads", "score --reward MODEL, with a model of `train reward --heads 8`"))
             }
-            Self::KCenter | Self::DOpt | Self::ConflictDiverse => {
-                Some(("features", "score --features 32 --policy MODEL"))
-            }
+            _ if self.reads_features() => Some(("features", "score --features 32 --policy MODEL")),
             Self::Apl => Some(("token_logps and logp", "sample, then score --policy BASE")),
             _ => None,
         }
     }
 
+    /// Whether it compares the heads of an ensemble.
+    pub fn reads_heads(self) -> bool {
+        matches!(self, Self::Ensemble | Self::InfoGain | Self::DoubleTs)
+    }
+
+    /// Whether it reads the completions' features.
+    pub fn reads_features(self) -> bool {
+        matches!(self, Self::KCenter | Self::DOpt | Self::ConflictDiverse)
+    }
+
     /// Whether it chooses pairs by those chosen before, over the whole pool.
     pub(super) fn is_greedy(self) -> bool {
-        matches!(self, Self::KCenter | Self::DOpt | Self::ConflictDiverse)
+        self.reads_features()
     }
 
     /// Whether it ranks by the proxy reward alone: the pool must come from `score`.

@@ -21,12 +21,13 @@ pub use recommend::{Recommendation, Verdict};
 pub use scores::Score;
 
 use crate::conflict::{
-    ConflictError, ConflictOptions, Degenerate, DegenerateCounts, GroupValues, LengthUnit, SummaryConvention,
-    require_scores, token_count,
+    ConflictError, ConflictOptions, Degenerate, DegenerateCounts, GroupValues, LengthUnit, Scored, SummaryConvention,
+    token_count,
 };
 use crate::record::{Completion, PromptRecord};
 use crate::rng::Key;
-use crate::stats::{Case, Interval, RESAMPLES, Ranked};
+use crate::select::REWARD_HEADS;
+use crate::stats::{Case, Interval, RESAMPLES, Ranked, population_std};
 use scores::Pair;
 use serde::Serialize;
 use thiserror::Error;
@@ -113,6 +114,7 @@ pub struct Validator {
     degenerate: DegenerateCounts,
     without_gold: u64,
     gold_seen: bool,
+    scored: Scored,
     gold_ties: u64,
     pairs: Vec<Pair>,
     values: GroupValues,
@@ -127,17 +129,16 @@ impl Validator {
             degenerate: DegenerateCounts::default(),
             without_gold: 0,
             gold_seen: false,
+            scored: Scored::default(),
             gold_ties: 0,
             pairs: Vec::new(),
             values: GroupValues::default(),
         }
     }
 
-    /// Takes in a scored record. The first record must have rewards and log-probs.
-    pub fn see(&mut self, record: &PromptRecord) -> Result<(), ConflictError> {
-        if self.prompts == 0 {
-            require_scores(record, self.options.logp)?;
-        }
+    /// Takes in a scored record.
+    pub fn see(&mut self, record: &PromptRecord) {
+        self.scored.see(record, self.options.logp);
         let prompt = self.prompts as usize;
         self.prompts += 1;
         let golds = record.completions.iter().filter(|c| gold(c).is_some()).count();
@@ -146,7 +147,6 @@ impl Validator {
         if let Err(reason) = self.see_pairs(record, prompt) {
             self.degenerate.add(reason);
         }
-        Ok(())
     }
 
     fn see_pairs(&mut self, record: &PromptRecord, prompt: usize) -> Result<(), Degenerate> {
@@ -180,6 +180,7 @@ impl Validator {
 
     /// The validation; `key` draws the bootstrap resamples.
     pub fn finish(&self, key: Key<'_>) -> Result<Validation, ValidateError> {
+        self.scored.check()?;
         if !self.gold_seen {
             return Err(ValidateError::NoGold);
         }
@@ -239,9 +240,15 @@ fn gold(completion: &Completion) -> Option<f64> {
     completion.gold.filter(|g| g.is_finite())
 }
 
-/// Variance of an ensemble's rewards, where the file carries one as `reward_var`.
+/// Variance of an ensemble's rewards, where the file carries one as `reward_var` or the heads' own.
 fn reward_variance(completion: &Completion) -> Option<f64> {
-    completion.extra.get("reward_var")?.as_f64().filter(|v| v.is_finite())
+    let given = completion.extra.get("reward_var").and_then(serde_json::Value::as_f64);
+    let of_heads = || {
+        let heads = completion.extra.get(REWARD_HEADS)?.as_array()?;
+        let heads: Vec<f64> = heads.iter().map(serde_json::Value::as_f64).collect::<Option<_>>()?;
+        population_std(&heads).map(|sd| sd * sd)
+    };
+    given.or_else(of_heads).filter(|v| v.is_finite())
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ fn record(id: usize, completions: &[(f64, f64, f64)]) -> PromptRecord {
 
 fn validate(records: &[PromptRecord]) -> Result<Validation, ValidateError> {
     let mut validator = Validator::new(ConflictOptions::default());
-    records.iter().try_for_each(|r| validator.see(r))?;
+    records.iter().for_each(|r| validator.see(r));
     validator.finish(Key::new(0, "validate"))
 }
 

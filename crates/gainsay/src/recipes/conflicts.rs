@@ -68,7 +68,7 @@ fn by_record(
         let mut record = record?;
         let at = |what: String| Error::Input(format!("{}{}: {what}", reader.path().display(), reader.at()));
         conventions.see(&record).map_err(|e| at(e.to_string()))?;
-        let outcome = annotator.annotate(&mut record).map_err(|e| at(e.to_string()))?;
+        let outcome = annotator.annotate(&mut record);
         summary.see(&record, &outcome);
         if let Ok(conflict) = &outcome {
             strongest.see(&record, conflict);
@@ -77,6 +77,7 @@ fn by_record(
             writer.write(&record)?;
         }
     }
+    annotator.check().map_err(|e| Error::Input(format!("{}: {e}", input.display())))?;
     let summary = summary.finish(Key::new(0, PURPOSE));
     if summary.all_degenerate() {
         return Err(Error::Input(format!("{}: {}", input.display(), nothing_to_rank(&summary))));

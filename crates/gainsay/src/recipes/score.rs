@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use gainsay_core::conflict::forget;
 use gainsay_core::engine::{LogProb, RewardFn, ScoreItem};
 use gainsay_core::record::PromptRecord;
 use gainsay_core::rng::Key;
@@ -98,6 +99,9 @@ pub fn score_records(scorers: &Scorers<'_>, records: &mut [PromptRecord]) -> Res
         )));
     }
     let before = scorers.tokens();
+    if scorers.policy.is_some() || scorers.reward.is_some() {
+        records.iter_mut().for_each(forget);
+    }
     if let Some(policy) = scorers.policy {
         let logps = policy.logps(&items(records))?;
         for (completion, logp) in completions(records).zip(logps) {

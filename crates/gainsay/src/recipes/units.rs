@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::progress::{Figures, Progress};
+use crate::run::directory::file_digest;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -38,7 +39,7 @@ pub struct Units<'a> {
     pub out: &'a Path,
     /// Records a unit.
     pub size: usize,
-    /// Everything that the result depends on besides the records: options and model digests.
+    /// Everything that the result depends on besides the input: options and model digests.
     pub fingerprint: String,
 }
 
@@ -50,9 +51,10 @@ impl Units<'_> {
     /// What reading, writing or `work` reports, or Ctrl-C between two units.
     pub fn run(&self, mut work: impl FnMut(Vec<PromptRecord>) -> Result<(Vec<PromptRecord>, u64)>) -> Result<Figures> {
         let total = count_records(self.input)?;
+        let fingerprint = format!("{}, input {}", self.fingerprint, file_digest(self.input)?);
         let path = journal_path(self.out);
-        let (finished, end) = self.finished_units(&path);
-        let mut journal = self.open_journal(&path, finished, end)?;
+        let (finished, end) = finished_units(&path, &fingerprint);
+        let mut journal = open_journal(&path, &fingerprint, finished, end)?;
         let mut progress = Progress::new(self.stage, total as u64, "prompts");
         for (index, unit) in chunks(self.input, self.size)?.enumerate() {
             let unit = unit?;
@@ -70,36 +72,6 @@ impl Units<'_> {
         Ok(progress.finish())
     }
 
-    /// The leading units that the journal holds whole, and where they end in it; a journal of
-    /// other options counts as none.
-    fn finished_units(&self, path: &Path) -> (usize, u64) {
-        let Ok(file) = File::open(path) else { return (0, 0) };
-        let mut lines = WholeLines { input: BufReader::new(file) };
-        let Some(header) = lines.next() else { return (0, 0) };
-        match serde_json::from_slice::<Header>(&header) {
-            Ok(found) if found.fingerprint == self.fingerprint => {}
-            _ => return (0, 0),
-        }
-        let units = lines.map_while(|line| serde_json::from_slice::<Unit>(&line).ok().map(|_| line.len() as u64));
-        units.fold((0, header.len() as u64), |(count, end), length| (count + 1, end + length))
-    }
-
-    /// The journal, cut behind its last whole unit, ready to append.
-    fn open_journal(&self, path: &Path, finished: usize, end: u64) -> Result<File> {
-        let fault = |e: std::io::Error| Error::Input(format!("{}: cannot be written: {e}", path.display()));
-        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            fs::create_dir_all(parent).map_err(fault)?;
-        }
-        if finished == 0 {
-            let mut file = File::create(path).map_err(fault)?;
-            append(&mut file, path, &Header { fingerprint: self.fingerprint.clone() })?;
-            return Ok(file);
-        }
-        let file = fs::OpenOptions::new().append(true).open(path).map_err(fault)?;
-        file.set_len(end).map_err(fault)?;
-        Ok(file)
-    }
-
     /// Turns the journal into the output file and removes it.
     fn publish(&self, path: &Path) -> Result<()> {
         let fault = |e: std::io::Error| Error::Run(format!("{}: cannot be read: {e}", path.display()));
@@ -114,6 +86,36 @@ impl Units<'_> {
         writer.finish()?;
         fs::remove_file(path).map_err(fault)
     }
+}
+
+/// The leading units that the journal holds whole, and where they end in it; a journal of other
+/// options or another input counts as none.
+fn finished_units(path: &Path, fingerprint: &str) -> (usize, u64) {
+    let Ok(file) = File::open(path) else { return (0, 0) };
+    let mut lines = WholeLines { input: BufReader::new(file) };
+    let Some(header) = lines.next() else { return (0, 0) };
+    match serde_json::from_slice::<Header>(&header) {
+        Ok(found) if found.fingerprint == fingerprint => {}
+        _ => return (0, 0),
+    }
+    let units = lines.map_while(|line| serde_json::from_slice::<Unit>(&line).ok().map(|_| line.len() as u64));
+    units.fold((0, header.len() as u64), |(count, end), length| (count + 1, end + length))
+}
+
+/// The journal, cut behind its last whole unit, ready to append.
+fn open_journal(path: &Path, fingerprint: &str, finished: usize, end: u64) -> Result<File> {
+    let fault = |e: std::io::Error| Error::Input(format!("{}: cannot be written: {e}", path.display()));
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        fs::create_dir_all(parent).map_err(fault)?;
+    }
+    if finished == 0 {
+        let mut file = File::create(path).map_err(fault)?;
+        append(&mut file, path, &Header { fingerprint: fingerprint.into() })?;
+        return Ok(file);
+    }
+    let file = fs::OpenOptions::new().append(true).open(path).map_err(fault)?;
+    file.set_len(end).map_err(fault)?;
+    Ok(file)
 }
 
 /// Lines that end in a newline, newline included; a last line without one was cut off by a kill.
@@ -148,7 +150,7 @@ fn append<T: Serialize>(file: &mut File, path: &Path, value: &T) -> Result<()> {
 /// Reads the whole file once: bad records are found before any model runs.
 fn count_records(input: &Path) -> Result<usize> {
     let mut count = 0;
-    for record in Reader::<PromptRecord>::open(input)? {
+    for record in Reader::<PromptRecord>::open(input)?.unique_ids() {
         record?;
         count += 1;
     }

@@ -24,7 +24,7 @@ pub fn validate(input: &Path, options: &ConflictOptions, seed: u64) -> Result<Va
         let record = record?;
         let at = |what: String| Error::Input(format!("{}{}: {what}", reader.path().display(), reader.at()));
         conventions.see(&record).map_err(|e| at(e.to_string()))?;
-        validator.see(&record).map_err(|e| at(e.to_string()))?;
+        validator.see(&record);
     }
     validator.finish(Key::new(seed, "validate")).map_err(|e| Error::Input(format!("{}: {e}", input.display())))
 }

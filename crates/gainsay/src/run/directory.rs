@@ -1,5 +1,6 @@
 //! The run directory: which stages are done, what they read, how long they took.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -27,8 +28,8 @@ struct Manifest<'a> {
     threads: usize,
     dtype: &'a str,
     device: &'a str,
-    models: &'a [(String, String)],
-    inputs: &'a [(String, String)],
+    models: BTreeMap<&'a str, &'a str>,
+    inputs: BTreeMap<&'a str, &'a str>,
 }
 
 #[derive(Serialize)]
@@ -121,11 +122,15 @@ impl RunDirectory {
             threads,
             dtype: &recipe.dtype.to_string(),
             device: &device.to_string(),
-            models,
-            inputs,
+            models: by_name(models),
+            inputs: by_name(inputs),
         };
         write_json(&self.path("manifest.json"), &manifest)
     }
+}
+
+fn by_name(pairs: &[(String, String)]) -> BTreeMap<&str, &str> {
+    pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
 /// Removes what a kill left between two steps: journals whose output is there, and partial files.

@@ -30,10 +30,13 @@ use crate::models::{self, ModelOptions};
 use crate::progress::Figures;
 use crate::recipes::evaluate::{Subject, evaluate};
 use crate::recipes::feedback;
-use crate::recipes::score::{Scorers, score};
+use crate::recipes::score::{Features, Scorers, score};
 use crate::recipes::{conflicts, sample, train_reward, validate};
 use directory::{RunDirectory, file_digest, write_json};
 use recipe::Recipe;
+
+/// Numbers a completion, for strategies that read features.
+const FEATURES: usize = 32;
 
 /// The gold reward model that ships with the project.
 const BUILTIN_GOLD: [(&str, &[u8]); 3] = [
@@ -210,11 +213,16 @@ impl Run<'_> {
         self.dir.stage(&format!("round {round}: score"), &scored, || {
             let reward = models::reward(reward_spec, &self.model_options())?;
             let base = (round > 1).then(|| self.base()).transpose()?;
+            let features = |()| -> Result<Features> {
+                let model = models::features(&self.recipe.policy, &self.model_options())?;
+                Ok(Features { model, size: FEATURES })
+            };
+            let features = self.recipe.reads_features().then_some(()).map(features).transpose()?;
             let scorers = Scorers {
                 policy: base.map(|base| base as &dyn gainsay_core::engine::LogProb),
                 reward: Some(&reward),
                 gold: Some(self.gold()?),
-                features: None,
+                features: features.as_ref(),
             };
             score(scorers, &rollouts, &scored)
         })?;

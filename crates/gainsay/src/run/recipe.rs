@@ -212,6 +212,8 @@ pub struct RewardTraining {
     pub last_layers: usize,
     /// Weight of (r1 + r2)^2.
     pub center: f64,
+    /// Bootstrap heads, whose spread is the reward's uncertainty; 0 trains one head alone.
+    pub heads: usize,
     /// Longest sequence, tokens.
     pub max_tokens: usize,
 }
@@ -227,6 +229,7 @@ impl Default for RewardTraining {
             alpha: 16.0,
             last_layers: 0,
             center: 0.01,
+            heads: 0,
             max_tokens: 1024,
         }
     }
@@ -322,6 +325,12 @@ impl Recipe {
         toml::to_string_pretty(self).map_err(|e| Error::Run(format!("the recipe cannot be written: {e}")))
     }
 
+    /// Whether an arm covers the space of features.
+    pub fn reads_features(&self) -> bool {
+        let reads = |name: &String| name.parse().is_ok_and(gainsay_core::select::Strategy::reads_features);
+        self.select.strategies.iter().any(reads)
+    }
+
     /// What is wrong with the values, if anything.
     fn check(&self) -> std::result::Result<(), String> {
         let positive = [
@@ -353,7 +362,13 @@ impl Recipe {
             if self.select.strategies[..index].contains(strategy) {
                 return Err(format!("select.strategies names `{strategy}` twice"));
             }
-            strategy.parse::<gainsay_core::select::Strategy>()?;
+            let parsed = strategy.parse::<gainsay_core::select::Strategy>()?;
+            if parsed.reads_heads() && self.reward.heads < 2 && self.proxy.model.is_none() {
+                return Err(format!(
+                    "select.strategies names `{strategy}`, which compares the heads of an ensemble: set reward.heads, \
+                     for example to 8"
+                ));
+            }
         }
         self.select.pairs.parse::<gainsay_core::select::PairRule>()?;
         if !["gold", "labels", "web"].contains(&self.feedback.oracle.as_str()) {

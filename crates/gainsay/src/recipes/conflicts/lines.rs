@@ -202,7 +202,9 @@ impl Pass {
         scores.scan(line)?;
         let mut record: PromptRecord = serde_json::from_slice(line).ok()?;
         record.check().ok()?;
-        let _ = Annotator::new(*options).annotate(&mut record).ok()?;
+        let mut annotator = Annotator::new(*options);
+        let _ = annotator.annotate(&mut record);
+        annotator.check().ok()?;
         let unit = if scores.tokens.first()?.is_some() { LengthUnit::Tokens } else { LengthUnit::Bytes };
         Some(Self {
             form: Form { options: *options, unit, meta: line[scores.meta].to_vec() },
@@ -237,7 +239,7 @@ impl Pass {
                 let Ok(mut record) = serde_json::from_slice::<PromptRecord>(&block[row.line.clone()]) else {
                     return false;
                 };
-                let Ok(Ok(conflict)) = Annotator::new(self.form.options).annotate(&mut record) else { return false };
+                let Ok(conflict) = Annotator::new(self.form.options).annotate(&mut record) else { return false };
                 self.strongest.see(&record, &conflict);
                 true
             }
