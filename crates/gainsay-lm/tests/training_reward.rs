@@ -147,6 +147,8 @@ fn bad_input_is_refused_with_its_name() {
     let mut target = lora.clone();
     target.adapter.targets = vec![Proj::Qkv];
     assert!(train(&vowel_pairs(4, 5), &target).to_string().contains("q_proj"));
+    let centered = RewardTrainOptions { center: -0.1, ..lora.clone() };
+    assert!(train(&vowel_pairs(4, 5), &centered).to_string().contains("center -0.1"));
     let long = RewardTrainOptions {
         settings: Settings { max_tokens: 20, truncate: Truncate::Refuse, ..Settings::default() },
         ..lora.clone()
@@ -391,7 +393,7 @@ fn features_are_computed_once_for_folds_and_fit() {
 fn a_reward_training_that_is_broken_off_and_resumed_ends_in_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     for method in [RewardMethod::Lora, RewardMethod::Full] {
-        let options = options(method);
+        let options = RewardTrainOptions { head_init: HeadInit::Fitted, ..options(method) };
         let checkpoints = gainsay_lm::train::Checkpoints {
             dir: folder.path().join(format!("{method:?}")),
             every: 3,
@@ -411,7 +413,14 @@ fn a_reward_training_that_is_broken_off_and_resumed_ends_in_the_same_bytes() {
         let (resumed, again) = run(Some(&checkpoints), 999).unwrap();
         assert_eq!((&whole.head, &whole.model.adapter), (&resumed.head, &resumed.model.adapter), "{method:?}");
         assert_eq!(whole.model.backbone.params(), resumed.model.backbone.params());
-        assert_eq!((report.losses, report.epochs), (again.losses, again.epochs));
+        assert_eq!((&report.losses, &report.epochs), (&again.losses, &again.epochs));
+        assert_eq!(report.heldout_before, again.heldout_before);
+        // Another run in the place of a finished one begins as if nothing were there.
+        checkpoints.finish().unwrap();
+        let other = gainsay_lm::train::Checkpoints { run: "another".into(), ..checkpoints.clone() };
+        let (anew, first) = run(Some(&other), 999).unwrap();
+        assert_eq!((&whole.head, &report.losses), (&anew.head, &first.losses), "{method:?}");
+        assert_eq!(report.heldout_before, first.heldout_before);
     }
 }
 
@@ -440,4 +449,20 @@ fn old_pairs_count_as_much_as_they_are_said_to() {
         test.iter().zip(rewards.chunks(2)).filter(|case| right(*case)).count() as f64 / 40.0
     };
     assert!(accuracy(0.05) > 0.7 && accuracy(20.0) < 0.3, "{} {}", accuracy(0.05), accuracy(20.0));
+}
+
+#[test]
+fn layers_that_the_model_does_not_have_are_refused() {
+    let layers = base().backbone.layers.len();
+    let at = |layer| {
+        let reads = vec![gainsay_lm::features::Read { kind: FeatureKind::MeanCompletion, layer: Some(layer) }];
+        RewardTrainOptions { reads, ..options(RewardMethod::Head) }
+    };
+    let records = vowel_pairs(40, 5);
+    let train = |options| train_reward(base(), &records, &options, &mut RewardCompany::default(), &mut quiet());
+    assert!(train(at(layers)).is_ok());
+    let folds = cross_validate(&base(), &records, &at(layers + 1), 2, &mut RewardCompany::default(), &mut quiet());
+    for error in [train(at(layers + 1)).unwrap_err(), folds.unwrap_err()] {
+        assert!(error.is_user_error() && error.to_string().contains(&format!("has {layers} layers")), "{error}");
+    }
 }

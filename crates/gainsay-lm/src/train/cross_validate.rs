@@ -9,10 +9,10 @@ use gainsay_core::stats::Interval;
 use serde::Serialize;
 
 use super::evaluate::{by_item, comparisons, pair_accuracy, rewards};
-use super::head_fit::{HeadFitOptions, fit_head};
+use super::head_fit::HeadFitOptions;
 use super::items::{Feedback, TrainItem, prepare_items};
 use super::label::Label;
-use super::reward_model::{RewardCompany, RewardMethod, RewardTrainOptions, tell, train_reward};
+use super::reward_model::{RewardCompany, RewardMethod, RewardTrainOptions, fitted, settle_labels, tell, train_reward};
 use super::{PairCounts, TrainEvent};
 use crate::error::LmError;
 use crate::features::{Read, read_features};
@@ -70,6 +70,7 @@ pub fn cross_validate<'r>(
     progress: &mut dyn FnMut(&TrainEvent) -> ControlFlow<()>,
 ) -> Result<CrossValidation, LmError> {
     options.check()?;
+    options.check_reads(base.backbone.layers.len())?;
     if folds < 2 {
         return Err(LmError::Input(format!("{folds} folds: cross-validation needs at least 2")));
     }
@@ -93,7 +94,7 @@ pub fn cross_validate<'r>(
     for fold in 0..folds {
         let members: Vec<usize> = (0..items.len()).filter(|i| of_item[*i] == fold).collect();
         let values = match options.method {
-            RewardMethod::Head => head_rewards(&survey, &items, &members, options),
+            RewardMethod::Head => head_rewards(&survey, &items, &members, options)?,
             RewardMethod::Lora | RewardMethod::Full => {
                 let pairs: Vec<PreferenceRecord> =
                     feedback.pairs.iter().filter(|r| fold_of(&r.prompt) != fold).cloned().collect();
@@ -178,16 +179,17 @@ fn survey(
     Ok(out)
 }
 
-/// Rewards of the items `members` by a head that was fitted to the others.
+/// Rewards of the items `members` by a head that was fitted to the others, their labels settled as
+/// [`train_reward`] settles them.
 fn head_rewards(
     survey: &Survey,
     items: &[TrainItem],
     members: &[usize],
     options: &RewardTrainOptions,
-) -> Vec<Vec<f64>> {
+) -> Result<Vec<Vec<f64>>, LmError> {
     let width = survey.width;
     let mut rest = survey.features.as_slice();
-    let (mut features, mut labels, mut test) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut features, mut train, mut test) = (Vec::new(), Vec::new(), Vec::new());
     for (i, item) in items.iter().enumerate() {
         let (own, more) = rest.split_at(item.sides.len() * width);
         rest = more;
@@ -195,12 +197,16 @@ fn head_rewards(
             test.push(own);
         } else {
             features.extend_from_slice(own);
-            labels.push(item.label.clone());
+            train.push(item.clone());
         }
     }
     let fit_options = HeadFitOptions { l2: options.l2, center: options.center, ..Default::default() };
-    let head = fit_head(&features, width, &labels, &fit_options).head;
-    test.into_iter().map(|own| own.chunks_exact(width).map(|row| head_product(row, &head)).collect()).collect()
+    settle_labels(&mut train, options.safety);
+    let labels: Vec<Label> = train.iter().map(|item| item.label.clone()).collect();
+    let train: Vec<&TrainItem> = train.iter().collect();
+    let head = fitted(&features, width, &train, &labels, &fit_options, "a fold's head")?.head;
+    let rewards = |own: &[f32]| own.chunks_exact(width).map(|row| head_product(row, &head)).collect();
+    Ok(test.into_iter().map(rewards).collect())
 }
 
 fn baselines(
@@ -226,6 +232,34 @@ fn baselines(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Family;
+    use crate::train::PairLabel;
+
+    #[test]
+    fn a_folds_labels_are_settled_as_in_training() {
+        let sequence = || Sequence { tokens: vec![1, 2], prompt_len: 1, truncated: false };
+        let rewards = |weight: f64, safe: [Option<bool>; 2], safety: bool| {
+            let item = |i: usize| TrainItem {
+                id: i.to_string(),
+                sides: vec![sequence(), sequence()],
+                label: PairLabel { weight, safe, ..PairLabel::new(1.0, 0.0) }.into(),
+                topic: None,
+                source: None,
+                heldout: false,
+            };
+            let items: Vec<TrainItem> = (0..4).map(item).collect();
+            let survey = Survey { width: 1, features: [3.0, 1.0].repeat(4), logps: Vec::new() };
+            let options = RewardTrainOptions { safety, ..RewardTrainOptions::new(RewardMethod::Head, Family::Llama) };
+            head_rewards(&survey, &items, &[1], &options).unwrap()[0].clone()
+        };
+        let plain = rewards(1.0, [None; 2], false);
+        assert!(plain[0] > plain[1]);
+        // Weights that are all the same weigh nothing, and safety is not learned unasked.
+        for other in [rewards(7.0, [None; 2], false), rewards(1.0, [Some(false); 2], false)] {
+            assert!((plain[0] - other[0]).abs() < 1e-6, "{plain:?} {other:?}");
+        }
+        assert!(rewards(1.0, [Some(false); 2], true)[0] < 0.0);
+    }
 
     #[test]
     fn folds_are_even_and_depend_on_the_prompt_alone() {

@@ -27,11 +27,11 @@ impl Default for HeadFitOptions {
 pub struct HeadFit {
     /// `[width]`; the reward is its product with a feature row.
     pub head: Vec<f32>,
-    /// Mean pair loss with the penalty, at the end.
+    /// Mean pair loss with the penalty, at the end; NaN where a gradient is not finite.
     pub objective: f64,
     /// Iterations used.
     pub iterations: usize,
-    /// Whether the tolerance was reached.
+    /// Whether the tolerance was reached, or as much of it as rounding allows.
     pub converged: bool,
 }
 
@@ -217,7 +217,11 @@ fn minimize(
     for iteration in 0..options.max_iterations {
         let direction = two_loop(&gradient, &memory, bound);
         let slope = dot(&direction, &gradient);
-        if -slope <= options.tolerance {
+        if !slope.is_finite() {
+            return (x, f64::NAN, iteration, false);
+        }
+        // A decrease below the value's rounding cannot be seen.
+        if -slope <= options.tolerance.max(4.0 * f64::EPSILON * value.abs()) {
             return (x, value, iteration, true);
         }
         let mut length = 1.0;
@@ -230,8 +234,10 @@ fn minimize(
             }
             length *= 0.5;
             if length < 1e-12 {
-                // Rounding hides any further descent, or a value is not finite.
-                return (x, value, iteration, false);
+                // Rounding hides any further descent, which is no failure where little was left,
+                // or a value is not finite.
+                let little = -slope <= 1e-9 * value.abs().max(1.0);
+                return (x, value, iteration, little);
             }
         };
         let step: Vec<f64> = next.iter().zip(&x).map(|(a, b)| a - b).collect();
@@ -287,6 +293,21 @@ mod tests {
         // A tie asks for no difference.
         let tie = PairLabel::new(0.5, 0.0);
         assert_eq!(fit_head(&[2.0, 0.0], 1, &[tie.into()], &options).head, [0.0]);
+    }
+
+    #[test]
+    fn a_fit_that_fails_says_so() {
+        let options = HeadFitOptions::default();
+        let fit = fit_head(&[f32::NAN, 0.0], 1, &[ONE.into()], &options);
+        assert!(!fit.converged && fit.objective.is_nan(), "{fit:?}");
+        let (features, labels, _) = pool(100, 6);
+        let one = HeadFitOptions { max_iterations: 1, ..options };
+        let fit = fit_head(&features, 6, &labels, &one);
+        assert!(!fit.converged && fit.objective.is_finite(), "{fit:?}");
+        // A margin so large that rounding hides the last digits of the loss: no failure.
+        let far: Vec<Label> = labels.iter().map(|_| PairLabel { margin: 1e7, ..ONE }.into()).collect();
+        let fit = fit_head(&features, 6, &far, &options);
+        assert!(fit.converged && fit.objective.is_finite(), "{fit:?}");
     }
 
     #[test]

@@ -8,14 +8,17 @@ use std::time::Instant;
 use gainsay_core::rng::Key;
 use serde::{Deserialize, Serialize};
 
+mod fitted;
 mod options;
 
+pub use fitted::bootstrap_heads;
+pub(super) use fitted::fitted;
 pub(super) use options::positive;
 pub use options::{EpochReport, HeadInit, RewardMethod, RewardStep, RewardTrainOptions, RewardTrainReport};
 
 use super::checkpoint::Checkpoints;
 use super::evaluate::{Heldout, by_item, calibrated, figures, pack, rewards, slices};
-use super::head_fit::{HeadFitOptions, fit_head};
+use super::head_fit::HeadFitOptions;
 use super::items::{Feedback, TrainItem, prepare_items};
 use super::label::Label;
 use super::weights::{Weights, dropped, fresh_adapter};
@@ -49,8 +52,8 @@ pub struct RewardCompany<'a> {
 /// holds them. With checkpoints the run goes on behind the last one, to the same bytes.
 ///
 /// # Errors
-/// Options and records that make no sense; a loss or gradient that is not finite, naming the step
-/// and its pairs; [`LmError::Run`] where `progress` breaks off.
+/// Options and records that make no sense; a feature, loss or gradient that is not finite, naming
+/// the step and its pairs; [`LmError::Run`] where `progress` breaks off.
 pub fn train_reward<'r>(
     base: Loaded,
     feedback: impl Into<Feedback<'r>>,
@@ -60,6 +63,7 @@ pub fn train_reward<'r>(
 ) -> Result<(RewardModel, RewardTrainReport), LmError> {
     let started = Instant::now();
     options.check()?;
+    options.check_reads(base.backbone.layers.len())?;
     let (mut items, counts) = {
         let config = &base.backbone.config;
         let encoder = Encoder::new(&base.tokenizer, config.vocab_size, config.max_positions, &options.settings);
@@ -73,11 +77,11 @@ pub fn train_reward<'r>(
             counts.heldout, counts.both_bad, counts.skipped
         )));
     }
-    let mut run = Run::start(base, &train, options, company, progress)?;
-    let heldout_before = run.evaluate(&heldout, company, progress)?;
-    let (losses, epochs) = match options.method {
-        RewardMethod::Head => (Vec::new(), vec![run.fit(&train, &heldout, company, progress)?]),
-        RewardMethod::Lora | RewardMethod::Full => run.descend(&train, &heldout, company, progress)?,
+    let mut run = Run::start(base, options)?;
+    let history = run.begin(&train, &heldout, company, progress)?;
+    let History { losses, epochs, heldout_before, .. } = match options.method {
+        RewardMethod::Head => History { epochs: vec![run.fit(&train, &heldout, company, progress)?], ..history },
+        RewardMethod::Lora | RewardMethod::Full => run.descend(history, &train, &heldout, company, progress)?,
     };
     if options.heads > 0 {
         run.fit_ensemble(&train, company, progress)?;
@@ -100,7 +104,7 @@ pub fn train_reward<'r>(
 
 /// Scales the weights to a mean of 1 over what is trained on, and drops safety labels unless they
 /// are learned.
-fn settle_labels(items: &mut [TrainItem], safety: bool) {
+pub(super) fn settle_labels(items: &mut [TrainItem], safety: bool) {
     let (mut total, mut n) = (0.0, 0.0f64);
     for item in items.iter().filter(|p| !p.heldout) {
         total += item.label.weight();
@@ -120,6 +124,8 @@ fn settle_labels(items: &mut [TrainItem], safety: bool) {
 /// What a run with gradients remembers between steps.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct History {
+    /// Figures before the first step, with the head as it starts.
+    heldout_before: Option<Heldout>,
     losses: Vec<f64>,
     epochs: Vec<EpochReport>,
     /// Sum of the losses of the epoch that is under way, each times its items.
@@ -129,6 +135,8 @@ struct History {
 /// A run's state between steps.
 struct Run<'a> {
     options: &'a RewardTrainOptions,
+    /// Whether the head is to be fitted before the first step.
+    fit_first: bool,
     weights: Weights,
     ensemble: Vec<Vec<f32>>,
     optimizer: AdamW,
@@ -143,13 +151,7 @@ struct Run<'a> {
 type Listener<'p> = dyn FnMut(&TrainEvent) -> ControlFlow<()> + 'p;
 
 impl<'a> Run<'a> {
-    fn start(
-        base: Loaded,
-        train: &[&TrainItem],
-        options: &'a RewardTrainOptions,
-        company: &mut RewardCompany<'_>,
-        progress: &mut Listener<'_>,
-    ) -> Result<Self, LmError> {
+    fn start(base: Loaded, options: &'a RewardTrainOptions) -> Result<Self, LmError> {
         let known = Heads::beside(Path::new(&base.spec))?;
         let Loaded { backbone, tokenizer, adapter, head, identity, spec, .. } = base;
         let (model, trainable) = match (options.method, adapter) {
@@ -179,8 +181,9 @@ impl<'a> Run<'a> {
             Trainable::Lora => weights.dropout(options.seed, "reward-dropout")?,
             _ => None,
         };
-        let mut run = Self {
+        Ok(Self {
             options,
+            fit_first,
             weights,
             ensemble: Vec::new(),
             optimizer: AdamW::new(options.optimizer),
@@ -190,12 +193,25 @@ impl<'a> Run<'a> {
             identity,
             spec,
             tokens: 0,
-        };
-        let resumes = company.checkpoints.is_some_and(|c| c.every > 0 && c.steps().is_ok_and(|s| !s.is_empty()));
-        if fit_first && !resumes {
-            run.refit_head(train, company, progress)?;
+        })
+    }
+
+    /// What the last checkpoint remembers, with its weights put in; without one, a new history, and
+    /// the head at its start.
+    fn begin(
+        &mut self,
+        train: &[&TrainItem],
+        heldout: &[&TrainItem],
+        company: &mut RewardCompany<'_>,
+        progress: &mut Listener<'_>,
+    ) -> Result<History, LmError> {
+        if let Some(history) = self.resume(company)? {
+            return Ok(history);
         }
-        Ok(run)
+        if self.fit_first {
+            self.refit_head(train, company, progress)?;
+        }
+        Ok(History { heldout_before: self.evaluate(heldout, company, progress)?, ..History::default() })
     }
 
     fn head(&self) -> &[f32] {
@@ -283,7 +299,7 @@ impl<'a> Run<'a> {
     ) -> Result<f64, LmError> {
         let labels: Vec<Label> = train.iter().map(|p| p.label.clone()).collect();
         let features = self.features(train, company, progress)?;
-        let fit = fit_head(&features.data, features.cols, &labels, &self.fit_options());
+        let fit = fitted(&features.data, features.cols, train, &labels, &self.fit_options(), "the head")?;
         self.weights.head = Some(fit.head);
         Ok(fit.objective)
     }
@@ -309,24 +325,25 @@ impl<'a> Run<'a> {
         progress: &mut Listener<'_>,
     ) -> Result<(), LmError> {
         let features = self.features(train, company, progress)?;
-        self.ensemble = bootstrap_heads(&features, train, self.options.heads, &self.fit_options(), self.options.seed);
+        let (heads, seed) = (self.options.heads, self.options.seed);
+        self.ensemble = bootstrap_heads(&features, train, heads, &self.fit_options(), seed)?;
         Ok(())
     }
 
     /// [`RewardMethod::Lora`] and [`RewardMethod::Full`]: AdamW over keyed shuffles of the items.
     fn descend(
         &mut self,
+        mut history: History,
         train: &[&TrainItem],
         heldout: &[&TrainItem],
         company: &mut RewardCompany<'_>,
         progress: &mut Listener<'_>,
-    ) -> Result<(Vec<f64>, Vec<EpochReport>), LmError> {
+    ) -> Result<History, LmError> {
         let options = self.options;
         let per_epoch = train.len().div_ceil(options.batch_pairs) as u32;
         let steps = options.epochs * per_epoch;
         let schedule = Schedule::cosine(options.lr, options.warmup, steps);
         let mut grads = self.weights.zero_grads(&self.trainable);
-        let mut history = self.resume(company)?;
         if company.checkpoints.is_some() {
             tell(progress, &TrainEvent::Resumed { step: history.losses.len() as u32 })?;
         }
@@ -358,16 +375,20 @@ impl<'a> Run<'a> {
                 checkpoints.save(t + 1, &self.weights, &self.optimizer, None, value)?;
             }
         }
-        Ok((history.losses, history.epochs))
+        Ok(history)
     }
 
-    fn resume(&mut self, company: &RewardCompany<'_>) -> Result<History, LmError> {
-        let restored = company.checkpoints.map(|c| c.restore(&mut self.weights, &mut self.optimizer)).transpose()?;
-        match restored.flatten() {
-            None => Ok(History::default()),
-            Some(saved) => serde_json::from_value(saved.history)
-                .map_err(|e| LmError::Run(format!("the checkpoint's history cannot be read: {e}"))),
-        }
+    fn resume(&mut self, company: &RewardCompany<'_>) -> Result<Option<History>, LmError> {
+        let Some(checkpoints) = company.checkpoints.filter(|_| self.trainable != Trainable::Head) else {
+            return Ok(None);
+        };
+        let Some(saved) = checkpoints.restore(&mut self.weights, &mut self.optimizer)? else { return Ok(None) };
+        serde_json::from_value(saved.history).map(Some).map_err(|e| {
+            let dir = checkpoints.dir.display();
+            LmError::Run(format!(
+                "{dir}: the checkpoint's history cannot be read: {e}; remove the folder to begin anew"
+            ))
+        })
     }
 
     /// One optimizer step on the mean loss of `batch`; (that loss, the gradient's norm).
@@ -398,40 +419,6 @@ impl<'a> Run<'a> {
         let (ensemble, reads) = (self.ensemble, self.options.reads.clone());
         Ok(RewardModel { model, head, ensemble, reads, tokenizer: self.tokenizer, identity, spec: self.spec })
     }
-}
-
-/// Heads fitted to as many bootstrap samples: prompts drawn with replacement, a prompt's items
-/// together. `features` holds the rows of all sides.
-pub fn bootstrap_heads(
-    features: &Mat,
-    items: &[&TrainItem],
-    heads: usize,
-    options: &HeadFitOptions,
-    seed: u64,
-) -> Vec<Vec<f32>> {
-    let prompt = |item: &'_ TrainItem| item.sides.first().map(Sequence::prompt).unwrap_or_default().to_vec();
-    let mut prompts: Vec<Vec<u32>> = items.iter().map(|item| prompt(item)).collect();
-    prompts.sort_unstable();
-    prompts.dedup();
-    (0..heads)
-        .map(|head| {
-            let mut stream = Key::new(seed, "ensemble").completion(head).stream();
-            let mut drawn = vec![0usize; prompts.len()];
-            (0..prompts.len()).for_each(|_| drawn[stream.index(prompts.len())] += 1);
-            let (mut rows, mut labels) = (Vec::new(), Vec::new());
-            let mut rest = features.data.as_slice();
-            for item in items {
-                let (own, more) = rest.split_at(item.sides.len() * features.cols);
-                rest = more;
-                let times = prompts.binary_search(&prompt(item)).map_or(0, |p| drawn[p]);
-                if times > 0 {
-                    rows.extend_from_slice(own);
-                    labels.push(item.label.weighed(times as f64));
-                }
-            }
-            fit_head(&rows, features.cols, &labels, options).head
-        })
-        .collect()
 }
 
 pub(super) fn tell(

@@ -114,6 +114,9 @@ impl RewardTrainOptions {
         if self.method == RewardMethod::Head || self.head_init == HeadInit::Fitted {
             positive("l2", self.l2)?;
         }
+        if !(self.center.is_finite() && self.center >= 0.0) {
+            return wrong(format!("center {}: the centering term's weight must be 0 or more", self.center));
+        }
         if self.reads.is_empty() || (self.reads != [Read::LAST] && self.method != RewardMethod::Head) {
             return wrong("a head on other features than the last token is trained with method head alone".into());
         }
@@ -127,6 +130,18 @@ impl RewardTrainOptions {
             }
         }
         Ok(())
+    }
+}
+
+impl RewardTrainOptions {
+    /// Refuses to read behind the last of `layers`.
+    pub(in crate::train) fn check_reads(&self, layers: usize) -> Result<(), LmError> {
+        match self.reads.iter().filter_map(|read| read.layer).find(|layer| *layer > layers) {
+            None => Ok(()),
+            Some(layer) => {
+                Err(LmError::Input(format!("read @{layer}: the model has {layers} layers; read @0 to @{layers}")))
+            }
+        }
     }
 }
 
