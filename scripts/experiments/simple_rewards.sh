@@ -32,12 +32,9 @@ sample() {
 # steps, learning rate, prompts and completions a step, passes, minibatches, beta
 more=()
 case $method in
-    # Offline, as in its paper: one draw for each prompt, 8 updates a pass. beta of the acceptance is 1.6
-    # times the reward's spread: at 0.65 spreads the accepted are nearly equal, and pairs teach noise.
-    rso) set -- 1 1e-3 48 8 4 8 0.1 ;;
-    dpo | bon) set -- 24 1e-3 4 8 2 1 0.1 ;;
+    dpo | rso | bon) set -- 24 1e-3 4 8 2 1 0.1 ;;
     # The value head starts at 0: rewards of mean 0 make that its right start.
-    ppo) set -- 24 1.5e-3 4 4 4 1 0.02 && more=(--center-rewards --scale-rewards) ;;
+    ppo) set -- 24 1e-3 4 4 4 1 0.05 && more=(--center-rewards --scale-rewards) ;;
     grpo) set -- 24 1e-3 4 4 2 1 0.01 ;;
     *) set -- 24 1e-3 4 4 1 1 0.01 ;;
 esac

@@ -13,7 +13,7 @@ use gainsay_lm::policy::LocalPolicy;
 use gainsay_lm::reward::{LocalReward, RewardModel};
 use gainsay_lm::sequence::{Settings, Truncate};
 use gainsay_lm::source::Loaded;
-use gainsay_remote::{RemotePolicy, RemoteReward};
+use gainsay_remote::{Address, RemotePolicy, RemoteReward};
 
 use crate::cli::{Device, Dtype, ModelArgs};
 use crate::error::{Error, Result};
@@ -92,8 +92,10 @@ pub fn threads(wanted: usize) -> usize {
 /// What loading reports; a server's URL is refused with the reason.
 pub fn load(spec: &str, dtype: Dtype) -> Result<Loaded> {
     if gainsay_remote::is_address(spec) {
+        // Printed without what its path may hold of a key.
+        let server = Address::parse(spec).map_or_else(|_| "a URL".into(), |address| address.to_string());
         return Err(Error::Input(format!(
-            "{spec}: this needs the model itself, not a server: give a folder, a .gguf file, hf:org/name, or smollm2-135m"
+            "{server}: this needs the model itself, not a server: give a folder, a .gguf file, hf:org/name, or smollm2-135m"
         )));
     }
     let mut loaded = gainsay_lm::load(spec)?;
