@@ -1,5 +1,6 @@
 #!/bin/bash
-# A long run against a proxy with looks at the gold reward: the over-optimization curve; resumable.
+# A long run against a proxy with looks at the gold reward: the over-optimization curve, drawn
+# in OUT/policy/report.html; resumable.
 #
 #     scripts/experiments/overoptimization.sh PROXY [GOLD] [OUT]
 #
@@ -19,3 +20,4 @@ PY
 "$gainsay" train policy --method rloo --policy smollm2-135m --reward "$proxy" --gold "$gold" --prompts "$out/train.jsonl" \
     --heldout "$out/heldout.jsonl" --look-every 10 --steps "${STEPS:-200}" --lr 1e-3 --beta 0 --temperature 0.7 \
     --max-new-tokens 64 --save-every 10 --dtype bf16 --out "$out/policy"
+"$gainsay" report "$out/policy"

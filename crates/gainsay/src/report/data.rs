@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use gainsay_core::record::Answer;
 use serde::Deserialize;
 
+use super::looks::Look;
 use super::pool::Pool;
 use super::validation::Validation;
 use crate::evaluation::types::{Difference, Evaluation};
@@ -57,8 +58,8 @@ pub struct Step {
     /// Mean reward of the step's completions.
     #[serde(default)]
     pub reward: Option<f64>,
-    /// KL to the base policy, nats a sequence.
-    #[serde(default)]
+    /// KL to the base policy, nats a sequence; a training's files call its estimate k3.
+    #[serde(default, alias = "kl_k3")]
     pub kl: Option<f64>,
 }
 
@@ -131,6 +132,8 @@ pub struct Arm {
     pub answers: Option<Answers>,
     /// The policy's training.
     pub steps: Vec<Step>,
+    /// Looks at held-out prompts during the training, by step.
+    pub looks: Vec<Look>,
     /// The tuned policy's figures.
     pub evaluation: Option<Evaluation>,
 }

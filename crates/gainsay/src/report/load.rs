@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use super::ReportError;
 use super::data::{Answers, Arm, COMPARISON, Missing, ReportData, Settings, main_arm};
 use super::pool::{Asked, Gather, Pool, Selected};
+use super::training::looks_of;
 
 /// Reads a run directory, finished or not.
 ///
@@ -68,7 +69,7 @@ fn folders(dir: &Path) -> Vec<String> {
 }
 
 /// The last part of the directory's path.
-fn name_of(dir: &Path) -> String {
+pub(super) fn name_of(dir: &Path) -> String {
     let full = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
     full.file_name().map_or_else(|| "run".to_string(), |n| n.to_string_lossy().into_owned())
 }
@@ -93,6 +94,18 @@ fn settings(recipe: &str) -> Settings {
             .and_then(|r| u32::try_from(r).ok())
             .unwrap_or(default.rounds),
     }
+}
+
+/// The values of a file of JSON lines up to the first that is none, and what is wrong with that.
+pub(super) fn parsed<T: DeserializeOwned>(text: &str) -> (Vec<T>, Option<String>) {
+    let mut out = Vec::new();
+    for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
+        match serde_json::from_str(line) {
+            Ok(value) => out.push(value),
+            Err(error) => return (out, Some(format!("line {}: {error}", i + 1))),
+        }
+    }
+    (out, None)
 }
 
 struct Loader<'a> {
@@ -142,16 +155,8 @@ impl Loader<'_> {
     /// the page is made counts as unreadable, which the note says.
     fn lines<T: DeserializeOwned>(&mut self, file: &str) -> Vec<T> {
         let Some(text) = self.text(file) else { return Vec::new() };
-        let mut out = Vec::new();
-        for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
-            match serde_json::from_str(line) {
-                Ok(value) => out.push(value),
-                Err(error) => {
-                    self.faulty(file, format!("line {}: {error}", i + 1));
-                    break;
-                }
-            }
-        }
+        let (out, fault) = parsed(&text);
+        fault.into_iter().for_each(|fault| self.faulty(file, fault));
         out
     }
 
@@ -239,6 +244,7 @@ impl Loader<'_> {
             selected.entry(record.prompt_id).or_default().push(asked);
         });
         arm.steps = self.lines(&file("policy-train.jsonl"));
+        arm.looks = looks_of(&self.path(&file("policy")));
         arm.evaluation = self.json(&file("evaluation.json"));
         arm
     }

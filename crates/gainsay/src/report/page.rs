@@ -2,7 +2,9 @@
 
 use super::cards::cards;
 use super::charts::{Series, curve_key, curves, k_histogram};
+use super::curve::figure;
 use super::data::{Arm, ReportData, Step};
+use super::looks::finding;
 use super::map::{caption, conflict_map, region_table};
 use super::measures::estimate;
 use super::pool::Pool;
@@ -266,10 +268,7 @@ fn effect_section(data: &ReportData) -> String {
 fn training_section(arms: &[Arm]) -> String {
     let rounds = arms.iter().map(|a| a.round).max().unwrap_or(1);
     let with_steps: Vec<&Arm> = arms.iter().filter(|a| a.steps.len() > 1).collect();
-    let names: Vec<String> = with_steps
-        .iter()
-        .map(|a| if rounds > 1 { format!("{}, round {}", a.name, a.round) } else { a.name.clone() })
-        .collect();
+    let names: Vec<String> = with_steps.iter().map(|a| arm_name(a, rounds)).collect();
     let chart = |title: &str, get: fn(&Step) -> Option<f64>, from_zero: bool| -> String {
         let series: Vec<Series> = with_steps
             .iter()
@@ -289,16 +288,32 @@ fn training_section(arms: &[Arm]) -> String {
         chart("KL to the base policy, nats a sequence", |s| s.kl, true),
     ]
     .concat();
+    let looks = looks_section(arms, rounds);
     if charts.is_empty() {
-        return String::new();
+        return looks;
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     format!(
         "<p>A rising reward under a KL that stays small is learning; a reward that rises while \
          gold does not is overoptimization. Each arm’s reward is on the scale of its own reward \
-         model.</p>{}<div class=\"pair\">{charts}</div>",
+         model.</p>{}<div class=\"pair\">{charts}</div>{looks}",
         curve_key(&names)
     )
+}
+
+/// The over-optimization curve of each arm whose training looked at held-out prompts.
+fn looks_section(arms: &[Arm], rounds: u32) -> String {
+    let of_arm = |arm: &Arm| {
+        let name = arm_name(arm, rounds);
+        let said = finding(&arm.looks).sentence();
+        format!("<h3>{}: the over-optimization curve</h3><p>{said}</p>{}", escape(&name), figure(&arm.looks))
+    };
+    arms.iter().filter(|arm| !arm.looks.is_empty()).map(of_arm).collect()
+}
+
+/// An arm's name, with its round where there are several.
+fn arm_name(arm: &Arm, rounds: u32) -> String {
+    if rounds > 1 { format!("{}, round {}", arm.name, arm.round) } else { arm.name.clone() }
 }
 
 fn conflict_section(data: &ReportData) -> String {

@@ -86,6 +86,7 @@ figcaption{font-size:.875rem;line-height:1.5;color:var(--soft);max-width:42rem;m
 .curve{fill:none;stroke-width:2;stroke-linejoin:round;vector-effect:non-scaling-stroke}
 .s0{stroke:var(--blue)}.s1{stroke:var(--wrong);stroke-dasharray:7 4}.s2{stroke:var(--amber);stroke-dasharray:2 4}
 .s3{stroke:var(--ink);stroke-dasharray:10 3 2 3}.s4{stroke:var(--slate)}
+.look{stroke-width:2}.l0{fill:var(--blue);stroke:var(--paper);stroke-width:1}.l1{fill:var(--paper);stroke:var(--wrong)}
 .key{list-style:none;display:flex;flex-wrap:wrap;gap:.4rem 1.5rem;margin:0 0 1rem;padding:0;font-size:.875rem;line-height:1.4;max-width:none}
 .key li{display:flex;align-items:center;gap:.5rem}
 .key svg{flex:none;overflow:visible}

@@ -2,6 +2,7 @@
 
 mod fixture;
 mod html;
+mod training;
 
 use std::fs;
 use std::path::Path;
