@@ -2,6 +2,7 @@
 
 mod annotate;
 mod ecosystem;
+mod evaluate;
 mod remote;
 mod training;
 
@@ -9,10 +10,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use gainsay_core::conflict::{Compat, ConflictOptions, LogpKind, Scope};
-use gainsay_core::engine::{Decoding, LogProb};
+use gainsay_core::engine::Decoding;
 use gainsay_core::files;
 use gainsay_core::import::ColumnMap;
-use gainsay_core::record::PromptRecord;
 use serde_json::{Value, json};
 
 use crate::cli::{self, Command, DecodingArgs, LogpArg, ScopeArg, TrainCommand};
@@ -22,7 +22,6 @@ use crate::experiment::plan::Plan;
 use crate::inputs;
 use crate::models::{self, ModelOptions};
 use crate::progress::{Figures, human_seconds};
-use crate::recipes::evaluate::{Setting, Subject, evaluate};
 use crate::recipes::feedback::{self, Oracle};
 use crate::recipes::{conflicts, sample, score, select, train_reward, validate};
 use crate::run;
@@ -45,7 +44,7 @@ pub fn dispatch(command: Command) -> Result<()> {
         Command::Train(TrainCommand::Reward(args)) => train_reward_command(&args),
         Command::Train(TrainCommand::Policy(args)) => training::policy(&args),
         Command::Train(TrainCommand::Sft(args)) => training::sft(&args),
-        Command::Evaluate(args) => evaluate_command(&args),
+        Command::Evaluate(args) => evaluate::evaluate_command(&args),
         Command::Report(args) => report_command(&args),
         Command::Serve(args) => remote::serve(&args),
         Command::Doctor(args) => remote::doctor(&args),
@@ -292,52 +291,6 @@ fn train_reward_command(args: &cli::TrainRewardArgs) -> Result<()> {
         "calibration": done.report.calibration, "slices": done.report.slices,
     });
     print_figures(args.json, &done.figures, more)
-}
-
-fn evaluate_command(args: &cli::EvaluateArgs) -> Result<()> {
-    models::prepare(&args.model)?;
-    if let Some(file) = &args.rewardbench {
-        return ecosystem::rewardbench(args, file);
-    }
-    let (Some(policy), Some(prompts), Some(gold)) = (&args.policy, &args.prompts, &args.gold) else {
-        return Err(Error::Input(
-            "evaluate needs --policy, --prompts and --gold, or --rewardbench and --reward".into(),
-        ));
-    };
-    let options = ModelOptions { dtype: args.model.dtype, ..ModelOptions::default() };
-    let policy = models::any_policy(policy, &options)?;
-    let against = args.against.as_deref().map(|spec| models::any_policy(spec, &options)).transpose()?;
-    let reward = args.reward.as_deref().map(|spec| models::reward_fn(spec, &options)).transpose()?;
-    let gold = models::reward_fn(gold, &options)?;
-    let base = against.as_ref().unwrap_or(&policy);
-    let setting = Setting {
-        prompts: inputs::local(prompts)?,
-        base,
-        reward: reward.as_deref(),
-        gold: gold.as_ref(),
-        n: args.decoding.n,
-        kl_n: args.kl_n,
-        everyday: run::prompts::everyday(&args.everyday)?,
-        decoding: decoding(&args.decoding, args.seed, false, "evaluate"),
-    };
-    let scratch = tempfile::tempdir().map_err(|e| Error::Run(format!("no temporary folder: {e}")))?;
-    let base_dir = scratch.path().join("base");
-    let base_rollouts: Option<Vec<PromptRecord>> = match &against {
-        None => None,
-        Some(other) => {
-            let subject = Subject { arm: "base".into(), round: 0, policy: other, is_base: true };
-            evaluate(&setting, &subject, None, &base_dir)?;
-            Some(files::read_all(base_dir.join("rollouts.jsonl"))?)
-        }
-    };
-    let is_base = LogProb::identity(base) == LogProb::identity(&policy);
-    let subject = Subject { arm: "policy".into(), round: 0, policy: &policy, is_base };
-    evaluate(&setting, &subject, base_rollouts.as_deref(), scratch.path())?;
-    let evaluation = run::read_json::<crate::evaluation::Evaluation>(&scratch.path().join("evaluation.json"))?;
-    if let Some(out) = &args.out {
-        run::directory::write_json(out, &evaluation)?;
-    }
-    if args.json { print_json(&to_json(&evaluation)?) } else { print(&evaluation.render()) }
 }
 
 fn report_command(args: &cli::ReportArgs) -> Result<()> {

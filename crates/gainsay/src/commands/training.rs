@@ -1,5 +1,6 @@
 //! `gainsay train policy` and `gainsay train sft`.
 
+use clap::Parser as _;
 use gainsay_core::files;
 use gainsay_core::record::PromptRecord;
 use gainsay_lm::train::{Objective, PolicyMethod, Shaping};
@@ -95,6 +96,14 @@ fn from_preferences(args: &cli::TrainPolicyArgs, method: PolicyMethod) -> Result
             method.name()
         )));
     }
+    let unread = unread_with_preferences(args)?;
+    if !unread.is_empty() {
+        return Err(Error::Input(format!(
+            "--in learns from given pairs, without drawing completions, and does not read {}: leave it out, or give \
+             --reward and --prompts instead of --in",
+            unread.join(", ")
+        )));
+    }
     let objective = Objective::Preference { loss: args.loss.into(), beta: args.beta.unwrap_or(0.1) };
     let options = train_offline::Options {
         objective,
@@ -115,6 +124,39 @@ fn from_preferences(args: &cli::TrainPolicyArgs, method: PolicyMethod) -> Result
         "heldout_loss": done.heldout_loss, "last_step": done.steps.last(),
     });
     print_figures(args.json, &figures, more)
+}
+
+/// The options that were given another value than the default and that learning from preferences
+/// does not read: ignored in silence they would let a user believe in them.
+fn unread_with_preferences(args: &cli::TrainPolicyArgs) -> Result<Vec<&'static str>> {
+    let bare = ["gainsay", "train", "policy", "--policy", "p", "--in", "f", "--out", "d"];
+    let Ok(cli::Cli { command: cli::Command::Train(cli::TrainCommand::Policy(usual)) }) =
+        cli::Cli::try_parse_from(bare)
+    else {
+        return Err(Error::Run("the defaults of `train policy` are not known".into()));
+    };
+    let given = [
+        ("--heldout", args.heldout.is_some()),
+        ("--gold", args.gold.is_some()),
+        ("--look-every", args.look_every != usual.look_every),
+        ("--patience", args.patience != usual.patience),
+        ("--stop-kl", args.stop_kl.is_some()),
+        ("--target-kl", args.target_kl.is_some()),
+        ("--kl-horizon", args.kl_horizon != usual.kl_horizon),
+        ("--temperature", args.temperature != usual.temperature),
+        ("--max-new-tokens", args.max_new_tokens != usual.max_new_tokens),
+        ("--minibatches", args.minibatches != usual.minibatches),
+        ("--steps", args.steps != usual.steps),
+        ("--samples", args.k != usual.k),
+        ("--clip-ratio", args.clip_ratio != usual.clip_ratio),
+        ("--rso-beta", args.rso_beta != usual.rso_beta),
+        ("--whiten", args.whiten),
+        ("--center-rewards", args.center_rewards),
+        ("--scale-rewards", args.scale_rewards),
+        ("--clip-rewards", args.clip_rewards != usual.clip_rewards),
+        ("--uncertainty", args.uncertainty != usual.uncertainty),
+    ];
+    Ok(given.into_iter().filter_map(|(flag, is_given)| is_given.then_some(flag)).collect())
 }
 
 pub(super) fn sft(args: &cli::TrainSftArgs) -> Result<()> {

@@ -6,24 +6,17 @@ use gainsay_core::conflict::{kendall_tau_distance, pacs};
 use gainsay_core::record::{Completion, PromptRecord};
 use gainsay_core::rng::Key;
 use gainsay_core::stats::{Interval, bootstrap_mean, bootstrap_paired_difference, mean, pearson};
+use gainsay_lm::loss::kl_k3;
 
 use super::types::{Difference, Everyday, Metrics, PromptMetrics, Verdict};
 
 /// Bootstrap resamples of every interval.
 pub const RESAMPLES: usize = 2_000;
 
-/// One token's summand of KL(p || q) for a token drawn from p: k3 = exp(d) - 1 - d with
-/// d = log q - log p, nats, never negative (Schulman 2020, "Approximating KL Divergence").
-/// Unbiased for tokens sampled from p at temperature 1 without cuts.
-pub fn k3(logp: f64, logq: f64) -> f64 {
-    let d = logq - logp;
-    d.exp_m1() - d
-}
-
-/// KL(policy || base) of one completion sampled from the policy: k3 summed over its tokens, nats.
-/// `policy` and `base` hold the same tokens' log-probs under each.
+/// KL(policy || base) of one completion sampled from the policy: k3 ([`kl_k3`]) summed over its tokens,
+/// nats. `policy` and `base` hold the same tokens' log-probs under each.
 pub fn sequence_kl(policy: &[f32], base: &[f32]) -> f64 {
-    policy.iter().zip(base).map(|(p, q)| k3(f64::from(*p), f64::from(*q))).sum()
+    policy.iter().zip(base).map(|(p, q)| kl_k3(f64::from(*p), f64::from(*q))).sum()
 }
 
 /// P(a random one of `ours` beats a random one of `theirs`), ties 1/2; `None` when either is empty.

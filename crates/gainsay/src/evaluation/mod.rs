@@ -4,9 +4,22 @@ pub mod curve;
 pub mod measure;
 pub mod types;
 
+use gainsay_core::stats::Interval;
+
 pub use types::{Difference, Evaluation, Everyday, Metrics, PromptMetrics, Verdict};
 
 impl Evaluation {
+    /// Leaves out what is against a base policy: for a policy that stood in for a base that is not
+    /// known, these figures are about nothing.
+    pub fn forget_base(&mut self) {
+        let m = &mut self.metrics;
+        (m.kl, m.mean_abs_pacs, m.kendall_tau_distance) = (None, None, None);
+        for m in &mut self.per_prompt {
+            (m.kl, m.mean_abs_pacs, m.kendall_tau_distance) = (None, None, None);
+        }
+        self.everyday = None;
+    }
+
     /// The figures as lines of text for people.
     pub fn render(&self) -> String {
         let m = &self.metrics;
@@ -45,5 +58,50 @@ impl Evaluation {
             ));
         }
         out
+    }
+}
+
+/// Paired differences as lines of text for people; empty without any.
+pub fn render_differences(differences: &[Difference]) -> String {
+    let Some(Difference { a, b, .. }) = differences.first() else { return String::new() };
+    let mut out = format!("\n{a} less {b}, paired by prompt\n");
+    for d in differences {
+        let verdict = match d.verdict {
+            Verdict::Higher => "higher",
+            Verdict::Lower => "lower",
+            Verdict::NotDistinguishable => "not distinguishable",
+        };
+        let Interval { estimate, low, high, .. } = d.difference;
+        let name = d.metric.replace('_', " ");
+        out.push_str(&format!("{name:<26}{estimate:+.3} [{low:+.3}, {high:+.3}]  {verdict}\n"));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompts(gold: [f64; 3]) -> Vec<PromptMetrics> {
+        let prompt = |(i, gold): (usize, f64)| PromptMetrics {
+            id: i.to_string(),
+            gold_reward: Some(gold),
+            kl: Some(0.0),
+            ..PromptMetrics::default()
+        };
+        gold.into_iter().enumerate().map(prompt).collect()
+    }
+
+    #[test]
+    fn differences_read_as_sentences() {
+        let (a, b) = (prompts([2.0, 3.0, 4.0]), prompts([1.0, 1.5, 2.0]));
+        let found = measure::differences(("policy", &a), ("base", &b), 0);
+        let text = render_differences(&found);
+        assert!(text.contains("policy less base, paired by prompt"), "{text}");
+        // 1, 1.5 and 2: each above 0.
+        let gold = text.lines().find(|l| l.starts_with("gold reward")).unwrap();
+        assert!(gold.contains("+1.500") && gold.ends_with("  higher"), "{text}");
+        assert!(text.lines().find(|l| l.starts_with("kl")).unwrap().ends_with("not distinguishable"), "{text}");
+        assert_eq!(render_differences(&[]), "");
     }
 }

@@ -68,10 +68,7 @@ pub fn train_offline(
     resolved.settings.max_tokens = options.max_tokens;
     resolved.seed = options.seed;
     let examples = examples(&base, inputs, options, &resolved)?;
-    let data = inputs
-        .iter()
-        .map(|path| Ok(format!("{}@sha256:{}", name(path), file_digest(path)?)))
-        .collect::<Result<Vec<_>>>()?;
+    let data = digests(inputs)?;
     let run =
         json!({ "base": base.identity, "data": data, "options": value_of(&resolved), "heldout": options.heldout });
     let kept = checkpoints(out, options.save_every as u32, options.full, &base.spec, &run);
@@ -93,8 +90,16 @@ pub fn train_offline(
     Ok((Figures::of("train", done.cost.tokens, done.cost.seconds), done))
 }
 
-fn name(path: &Path) -> String {
-    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+/// Names and digests of the files, each file of a pattern by itself.
+fn digests(inputs: &[PathBuf]) -> Result<Vec<String>> {
+    let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut found = Vec::new();
+    for input in inputs {
+        for file in files::expand(input)? {
+            found.push(format!("{}@sha256:{}", name(&file), file_digest(&file)?));
+        }
+    }
+    Ok(found)
 }
 
 fn examples(base: &Loaded, inputs: &[PathBuf], options: &Options, resolved: &OfflineOptions) -> Result<Vec<Example>> {

@@ -5,6 +5,7 @@ mod bad_input;
 mod common;
 mod device;
 mod ecosystem;
+mod evaluate;
 mod experiment;
 mod interop;
 mod judge;

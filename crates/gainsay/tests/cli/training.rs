@@ -231,9 +231,9 @@ fn an_evaluation_asks_whether_everyday_answers_are_still_likely() {
     assert_eq!(done["everyday"]["answers"], 8);
     assert!((of("policy") - of("base") - of("change")).abs() < 1e-9 && of("change") != 0.0, "{done}");
     assert!(done["metrics"]["entropy"]["estimate"].as_f64().expect("an entropy") > 0.0);
-    // The base by itself: nothing has changed.
-    let alone = "evaluate --policy tiny-random --prompts prompts.jsonl --gold length:3 -n 2 --max-new-tokens 8 --json \
-                 --everyday everyday.jsonl";
+    // The base against itself: nothing has changed.
+    let alone = "evaluate --policy tiny-random --against tiny-random --prompts prompts.jsonl --gold length:3 -n 2 \
+                 --max-new-tokens 8 --json --everyday everyday.jsonl";
     let json = stdout(&ok(gainsay(dir.path(), &alone.split_whitespace().collect::<Vec<_>>())));
     let done: serde_json::Value = serde_json::from_str(&json).expect("one JSON object");
     assert_eq!(done["everyday"]["change"]["estimate"], 0.0);
