@@ -67,6 +67,9 @@ pub fn render(stats: &SelectionStats) -> String {
             stats.identical_pairs, stats.repeated_pairs, stats.asked_before
         ));
     }
+    if stats.thinned > 0 {
+        out.push_str(&format!("thinned              {} pairs, to compare the rest with each other\n", stats.thinned));
+    }
     if let Some(rso) = &stats.rso {
         out.push_str(&format!(
             "accepted             {} of {} completions at beta {}\n",

@@ -110,17 +110,18 @@ impl Run<'_> {
             return Ok(());
         }
         let log = self.arm_file(round, arm, "policy-train.jsonl");
+        let out = self.arm_file(round, arm, "policy");
         self.dir.stage(&format!("round {round}, {arm}: tune the policy"), &log, || {
             let start = if round == 1 { self.recipe.policy.clone() } else { self.tuned_spec(round - 1, arm) };
             let reward_spec = self.arm_file(round, arm, "reward").display().to_string();
             let reward = models::reward(&reward_spec, &self.model_options())?;
             let prompts: Vec<PromptRecord> = files::read_all(self.dir.path("prompts.jsonl"))?;
-            let out = self.arm_file(round, arm, "policy");
             let options = train_policy::Options::of_recipe(self.recipe, round)?;
-            let (figures, _) = train_policy::train_policy(&start, &reward, &prompts, None, &out, Some(&log), &options)?;
-            clear_checkpoints(&out)?;
-            Ok(figures)
-        })
+            train_policy::train_policy(&start, &reward, &prompts, None, &out, Some(&log), &options)
+                .map(|(figures, _)| figures)
+        })?;
+        // Also where a kill came between the stage's last file and this.
+        clear_checkpoints(&out)
     }
 
     fn evaluate_arm(&self, round: u32, arm: &str) -> Result<()> {
