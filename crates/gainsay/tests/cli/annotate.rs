@@ -71,7 +71,7 @@ fn the_same_answers_again_are_no_trouble_and_keep_all_that_was_said() {
     import("two.json", "label-studio");
     write(
         "p.jsonl",
-        r#"{"id":"own","prompt":"q","first":{"text":"x"},"second":{"text":"y"},"answer":"first","votes":[{"annotator":"ann","answer":"first","strength":2,"safe_first":true,"safe_second":false,"rating_first":5,"left":"second","comment":"so"},{"annotator":"bo","answer":"skip","reason":"too long","left":"first"}]}"#,
+        r#"{"id":"own","prompt":"q","first":{"text":"x"},"second":{"text":"y"},"answer":"first","p_first":1.0,"votes":[{"annotator":"ann","answer":"first","strength":2,"safe_first":true,"safe_second":false,"rating_first":5,"left":"second","comment":"so"},{"annotator":"bo","answer":"skip","reason":"too long","left":"first"}]}"#,
     );
     import("p.jsonl", "preferences");
     let export = |name: &str| {
