@@ -41,7 +41,7 @@ pub enum Command {
     Demo(DemoArgs),
     /// The whole loop of a recipe; on an existing directory it resumes
     Run(RunArgs),
-    /// Variants of a recipe over seeds: tables, curves, a report; on an existing directory it resumes
+    /// Variants of a recipe over seeds: tables, curves, a report; it resumes
     Experiment(ExperimentArgs),
     /// Sample completions from a policy, with each token's log-prob
     Sample(SampleArgs),

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use gainsay_core::files::{Reader, Writer};
+use gainsay_core::files::{self, Reader, Writer};
 use gainsay_core::record::PromptRecord;
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +51,7 @@ impl Units<'_> {
     /// What reading, writing or `work` reports, or Ctrl-C between two units.
     pub fn run(&self, mut work: impl FnMut(Vec<PromptRecord>) -> Result<(Vec<PromptRecord>, u64)>) -> Result<Figures> {
         let total = count_records(self.input)?;
-        let fingerprint = format!("{}, input {}", self.fingerprint, file_digest(self.input)?);
+        let fingerprint = format!("{}, input {}", self.fingerprint, digest(self.input)?);
         let path = journal_path(self.out);
         let (finished, end) = finished_units(&path, &fingerprint);
         let mut journal = open_journal(&path, &fingerprint, finished, end)?;
@@ -145,6 +145,12 @@ fn append<T: Serialize>(file: &mut File, path: &Path, value: &T) -> Result<()> {
     file.write_all(&line)
         .and_then(|()| file.sync_data())
         .map_err(|e| Error::Input(format!("{}: cannot be written: {e}; free some space and run again", path.display())))
+}
+
+/// Of the contents of the file, or of each file of a pattern.
+fn digest(input: &Path) -> Result<String> {
+    let all: Vec<String> = files::expand(input)?.iter().map(|file| file_digest(file)).collect::<Result<_>>()?;
+    Ok(all.join("+"))
 }
 
 /// Reads the whole file once: bad records are found before any model runs.
