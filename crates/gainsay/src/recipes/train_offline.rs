@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use gainsay_core::engine::ScoreItem;
-use gainsay_core::files;
+use gainsay_core::files::{self, Kind};
+use gainsay_core::import::DataFormat;
 use gainsay_core::record::{Answer, Prompt, PromptRecord};
 use gainsay_core::rng::Key;
 use gainsay_lm::save::{Provenance, save_full, save_policy};
@@ -108,11 +109,35 @@ fn examples(base: &Loaded, inputs: &[PathBuf], options: &Options, resolved: &Off
     let mut out = Vec::new();
     for path in inputs {
         match options.objective {
+            Objective::Sft if compares(path)? => chosen(path, &encoder, options.heldout, &mut out)?,
             Objective::Sft => completions(path, &encoder, options.heldout, &mut out)?,
             Objective::Preference { .. } => pairs(path, &encoder, options.heldout, &mut out)?,
         }
     }
     Ok(out)
+}
+
+/// Whether a file holds answered comparisons.
+fn compares(path: &Path) -> Result<bool> {
+    let format = files::first_row(path)?.and_then(|row| DataFormat::of(&row));
+    Ok(format.is_some_and(|(format, _)| format.kind() == Kind::Preference))
+}
+
+/// The answer that people preferred is an example; ties, both bad and skips have none.
+fn chosen(path: &Path, encoder: &Encoder<'_>, heldout: f64, out: &mut Vec<Example>) -> Result<()> {
+    for record in files::read_preferences(path)? {
+        let side = match (record.answer, record.p_first) {
+            (Answer::BothBad | Answer::Skip | Answer::Tie, _) => continue,
+            (_, Some(p)) if p == 0.5 => continue,
+            (_, Some(p)) if p > 0.5 => &record.first,
+            (Answer::First, None) => &record.first,
+            _ => &record.second,
+        };
+        let sequences = vec![sequence(encoder, &ScoreItem::side(&record.prompt, side), &record.id)?];
+        let heldout = is_heldout(&record.prompt, heldout);
+        out.push(Example { id: record.id, sequences, p: 1.0, heldout });
+    }
+    Ok(())
 }
 
 /// Every completion of every record is an example.

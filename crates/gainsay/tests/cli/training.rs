@@ -309,3 +309,25 @@ fn reward_options_out_of_range_are_refused_with_the_range() {
         assert!(!dir.path().join("no").exists());
     }
 }
+
+#[test]
+fn fine_tuning_on_comparisons_learns_what_was_preferred() {
+    let dir = prepared();
+    let row = |i: usize, answer: &str, p: &str| {
+        format!(
+            "{{\"schema\":1,\"id\":\"c{i}\",\"prompt_id\":\"q{i}\",\"prompt\":\"q{i}\",\"first\":{{\"index\":0,\"text\":\"good\"}},\
+             \"second\":{{\"index\":1,\"text\":\"bad\"}},\"p_first\":{p},\"answer\":\"{answer}\",\"source\":\"web\",\"votes\":[]}}\n"
+        )
+    };
+    let rows = [row(0, "first", "1.0"), row(1, "both_bad", "null"), row(2, "skip", "null"), row(3, "tie", "0.5")];
+    fs::write(dir.path().join("compared.jsonl"), rows.concat()).expect("the comparisons");
+    let sft = |file: &'static str, out: &'static str| {
+        let args = ["train", "sft", "--policy", "tiny-random", "--in", file, "--out", out, "--heldout", "0", "--json"];
+        let said = stdout(&ok(gainsay(dir.path(), &args)));
+        serde_json::from_str::<serde_json::Value>(&said).expect("one JSON object")["examples"].clone()
+    };
+    assert_eq!(sft("compared.jsonl", "one"), 1);
+    // TRL's rows: one chosen answer each.
+    let rows = fs::read_to_string(dir.path().join("pairs.jsonl")).expect("the pairs").lines().count();
+    assert_eq!(sft("pairs.jsonl", "all"), rows);
+}
