@@ -128,7 +128,7 @@ fn chosen(path: &Path, encoder: &Encoder<'_>, heldout: f64, out: &mut Vec<Exampl
     for record in files::read_preferences(path)? {
         let side = match (record.answer, record.p_first) {
             (Answer::BothBad | Answer::Skip | Answer::Tie, _) => continue,
-            (_, Some(p)) if p == 0.5 => continue,
+            (_, Some(0.5)) => continue,
             (_, Some(p)) if p > 0.5 => &record.first,
             (Answer::First, None) => &record.first,
             _ => &record.second,
