@@ -34,7 +34,7 @@ more=()
 case $method in
     dpo | rso | bon) set -- 24 1e-3 4 8 2 1 0.1 ;;
     # The value head starts at 0: rewards of mean 0 make that its right start.
-    ppo) set -- 24 1e-3 4 4 4 1 0.05 && more=(--center-rewards --scale-rewards) ;;
+    ppo) set -- 40 1e-3 4 4 4 1 0.05 && more=(--center-rewards --scale-rewards) ;;
     grpo) set -- 24 1e-3 4 4 2 1 0.01 ;;
     *) set -- 24 1e-3 4 4 1 1 0.01 ;;
 esac
