@@ -29,7 +29,8 @@ fn common(a: &Recipe, b: &Recipe) -> Common {
         tune: Default::default(),
         ..r.clone()
     };
-    if pool(a) != pool(b) {
+    // Strategies that read features want them in the pool.
+    if pool(a) != pool(b) || a.reads_features() != b.reads_features() {
         return Common::Nothing;
     }
     if a.select == b.select && a.feedback == b.feedback { Common::Rewards } else { Common::Pool }
@@ -110,6 +111,7 @@ mod tests {
         assert_eq!(with(|r| r.feedback.noise = Some("bt".into())), Common::Pool);
         for change in [
             |r: &mut Recipe| r.seed = 1,
+            |r: &mut Recipe| r.select.strategies = vec!["k-center".into()],
             |r: &mut Recipe| r.sample.n = 4,
             |r: &mut Recipe| r.reward.lr = 1.0,
             |r: &mut Recipe| r.evaluate.n = 3,
