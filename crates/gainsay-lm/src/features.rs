@@ -1,7 +1,7 @@
 //! What a reward head reads: rows of the model, one feature vector a sequence, kept so that they
 //! are computed once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -59,8 +59,8 @@ type Key = [u8; 32];
 #[derive(Debug, Default)]
 pub struct FeatureCache {
     dir: Option<PathBuf>,
-    /// Of the model and reads at hand.
-    file: Option<PathBuf>,
+    /// Of the model and reads at hand; empty before the first.
+    name: String,
     known: HashMap<Key, Vec<f32>>,
 }
 
@@ -86,32 +86,35 @@ impl FeatureCache {
     pub fn open(&mut self, identity: &str, reads: &[Read], width: usize) -> Result<(), LmError> {
         let digest = Sha256::digest(format!("{identity} {reads:?}").as_bytes());
         let name: String = digest.iter().take(12).map(|b| format!("{b:02x}")).collect();
-        let file = self.dir.as_ref().map(|dir| dir.join(format!("{name}.features")));
-        if let (true, Some(path)) = (file != self.file, &file) {
-            self.known.clear();
-            if path.is_file() {
-                let bytes = fs::read(path).map_err(LmError::read(path))?;
-                let entry = 32 + 4 * width;
-                for chunk in bytes.chunks_exact(entry) {
-                    let (key, row) = chunk.split_at(32);
-                    let row = row.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-                    self.known.insert(key.try_into().unwrap_or_default(), row);
-                }
-                if bytes.len() % entry != 0 {
-                    // A kill cut the last entry off; the next one begins where it began.
-                    let whole = (bytes.len() - bytes.len() % entry) as u64;
-                    let file = OpenOptions::new().write(true).open(path).map_err(LmError::write(path))?;
-                    file.set_len(whole).map_err(LmError::write(path))?;
-                }
-            }
+        if name == self.name {
+            return Ok(());
         }
-        self.file = file;
+        self.name = name;
+        self.known.clear();
+        let Some(path) = self.file().filter(|path| path.is_file()) else { return Ok(()) };
+        let bytes = fs::read(&path).map_err(LmError::read(&path))?;
+        let entry = 32 + 4 * width;
+        for chunk in bytes.chunks_exact(entry) {
+            let (key, row) = chunk.split_at(32);
+            let row = row.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            self.known.insert(key.try_into().unwrap_or_default(), row);
+        }
+        if bytes.len() % entry != 0 {
+            // A kill cut the last entry off; the next one begins where it began.
+            let whole = (bytes.len() - bytes.len() % entry) as u64;
+            let file = OpenOptions::new().write(true).open(&path).map_err(LmError::write(&path))?;
+            file.set_len(whole).map_err(LmError::write(&path))?;
+        }
         Ok(())
     }
 
-    /// How many of the sequences are not known yet.
+    fn file(&self) -> Option<PathBuf> {
+        self.dir.as_ref().map(|dir| dir.join(format!("{}.features", self.name)))
+    }
+
+    /// How many different ones of the sequences are not known yet.
     pub fn missing(&self, sequences: &[Sequence]) -> usize {
-        sequences.iter().filter(|s| !self.known.contains_key(&key(s))).count()
+        sequences.iter().map(key).filter(|key| !self.known.contains_key(key)).collect::<HashSet<_>>().len()
     }
 
     /// Features of the sequences, of which those not known yet are computed by `compute`, in
@@ -126,7 +129,10 @@ impl FeatureCache {
         mut compute: impl FnMut(&[Sequence]) -> Result<Mat, LmError>,
     ) -> Result<(Mat, usize), LmError> {
         let keys: Vec<Key> = sequences.iter().map(key).collect();
-        let missing: Vec<usize> = (0..keys.len()).filter(|i| !self.known.contains_key(&keys[*i])).collect();
+        // The same completion may be a side of several pairs.
+        let mut seen = HashSet::new();
+        let missing: Vec<usize> =
+            (0..keys.len()).filter(|i| !self.known.contains_key(&keys[*i]) && seen.insert(&keys[*i])).collect();
         for lot in missing.chunks(64) {
             let new: Vec<Sequence> = lot.iter().map(|i| sequences[*i].clone()).collect();
             let features = compute(&new)?;
@@ -161,7 +167,7 @@ impl FeatureCache {
     }
 
     fn append<'k>(&self, keys: impl Iterator<Item = &'k Key>) -> Result<(), LmError> {
-        let Some(path) = &self.file else { return Ok(()) };
+        let Some(path) = &self.file() else { return Ok(()) };
         let open = |path: &Path| -> std::io::Result<File> { OpenOptions::new().create(true).append(true).open(path) };
         let write = |file: File| -> std::io::Result<()> {
             let mut out = BufWriter::new(file);
@@ -216,9 +222,21 @@ mod tests {
         assert_eq!(computed, 31);
         assert_eq!(again.data[..140], first.data[..]);
         assert_eq!(open().rows(&all, 2, compute).unwrap().1, 0);
+        let twice = [sequence(&[500, 1]), sequence(&[500, 1])];
+        let (rows, computed) = open().rows(&twice, 2, compute).unwrap();
+        assert_eq!((rows.data, computed), (vec![2.0, 500.0, 2.0, 500.0], 1));
         // Another model, or other rows of it, has its own file.
         let mut other = FeatureCache::in_folder(dir.path()).unwrap();
         other.open("another", &[Read::LAST], 2).unwrap();
         assert_eq!(other.rows(&all, 2, compute).unwrap().1, 100);
+    }
+
+    #[test]
+    fn a_cache_in_memory_keeps_models_apart_too() {
+        let mut cache = FeatureCache::in_memory();
+        for (model, missing) in [("a", 1), ("b", 1), ("b", 0)] {
+            cache.open(model, &[Read::LAST], 2).unwrap();
+            assert_eq!(cache.rows(&[sequence(&[1])], 2, compute).unwrap().1, missing, "{model}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use gainsay_core::engine::{RewardFn, ScoreItem};
 use gainsay_core::record::Answer;
 use gainsay_core::rng::Key;
 use gainsay_lm::config::Family;
+use gainsay_lm::features::FeatureCache;
 use gainsay_lm::loss::bradley_terry;
 use gainsay_lm::model::{Adapter, Model, Proj, Trainable};
 use gainsay_lm::reward::{FeatureKind, LocalReward, RewardModel, head_product};
@@ -387,6 +388,47 @@ fn features_are_computed_once_for_folds_and_fit() {
     assert_eq!((heard, report.cost.tokens), (0, 0));
     let (fresh, _) = train_reward(base(), &records, &options, &mut RewardCompany::default(), &mut quiet()).unwrap();
     assert_eq!(kept.head, fresh.head);
+}
+
+#[test]
+fn a_cross_validation_that_is_broken_off_goes_on_in_its_fold() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = vowel_pairs(40, 5);
+    let options = options(RewardMethod::Lora);
+    let kept = |name: &str| gainsay_lm::train::Checkpoints {
+        dir: folder.path().join(name),
+        every: 2,
+        latest_only: false,
+        run: "run".into(),
+        base: "tiny".into(),
+    };
+    // Breaks off behind the `limit`-th step; returns the result, each fold's steps, and how often texts were read.
+    let run = |name: &str, limit: usize| {
+        let checkpoints = kept(name);
+        let features = FeatureCache::in_folder(&folder.path().join(format!("{name}-features"))).unwrap();
+        let mut company = RewardCompany { features, checkpoints: Some(&checkpoints) };
+        let (mut steps, mut reads) = (Vec::new(), 0);
+        let mut listen = |event: &TrainEvent| {
+            match event {
+                TrainEvent::Resumed { .. } => steps.push(0),
+                TrainEvent::RewardStep(_) => *steps.last_mut().unwrap() += 1,
+                TrainEvent::Features { .. } => reads += 1,
+                _ => {}
+            }
+            if steps.iter().sum::<usize>() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        let result = cross_validate(&base(), &records, &options, 2, &mut company, &mut listen);
+        (result, steps, reads)
+    };
+    let (whole, steps, reads) = run("whole", usize::MAX);
+    let whole = whole.unwrap();
+    assert!(reads > 0);
+    assert!(run("cut", steps[0] + 3).0.is_err());
+    // Neither the first fold nor the steps of the second up to its checkpoint are made again, nor the features.
+    let (resumed, more, reads) = run("cut", usize::MAX);
+    assert_eq!((resumed.unwrap(), more, reads), (whole.clone(), vec![steps[1] - 2], 0));
+    let (again, more, _) = run("cut", usize::MAX);
+    assert_eq!((again.unwrap(), more), (whole, vec![]));
 }
 
 #[test]

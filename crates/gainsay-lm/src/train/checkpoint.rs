@@ -19,6 +19,8 @@ use crate::save::{AdapterParts, Provenance, write_adapter_files, write_folder, w
 
 const TENSORS: &str = "training.safetensors";
 const STATE: &str = "training.json";
+/// What a fold's model said.
+const JUDGED: &str = "judged.json";
 /// Marks the folder of a run that reached its end: another run may take its place.
 const FINISHED: &str = "finished";
 
@@ -72,6 +74,48 @@ impl Checkpoints {
         }
         steps.sort_unstable();
         Ok(steps)
+    }
+
+    /// Where a fold of a cross-validation that comes before the run keeps its own.
+    pub(super) fn of_fold(&self, fold: usize, folds: usize) -> Self {
+        let name = format!("fold-{}-of-{folds}", fold + 1);
+        Self { dir: self.dir.join(&name), latest_only: true, run: format!("{} {name}", self.run), ..self.clone() }
+    }
+
+    /// The rewards that a fold's model gave, item by item; `None` where it is not there yet.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(super) fn judged(&self) -> Result<Option<Vec<Vec<f64>>>, LmError> {
+        let path = self.dir.join(JUDGED);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let mut state = read_json(&path)?;
+        if state["run"] != json!(self.run) {
+            return Ok(None);
+        }
+        serde_json::from_value(state["rewards"].take()).map(Some).map_err(|e| LmError::format(&path, e))
+    }
+
+    /// Keeps the rewards that a fold's model gave, in place of its checkpoints.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub(super) fn keep_judged(&self, rewards: &[Vec<f64>]) -> Result<(), LmError> {
+        if self.every == 0 {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.dir).map_err(LmError::write(&self.dir))?;
+        let path = self.dir.join(JUDGED);
+        let partial = path.with_extension("partial");
+        write_json(&partial, &json!({ "schema": 1, "run": self.run, "rewards": rewards }))?;
+        fs::rename(&partial, &path).map_err(LmError::write(&path))?;
+        for step in self.steps()? {
+            let dir = self.folder(step);
+            fs::remove_dir_all(&dir).map_err(LmError::write(&dir))?;
+        }
+        Ok(())
     }
 
     /// Notes that the run reached its end.

@@ -8,6 +8,7 @@ use gainsay_core::rng::Key;
 use gainsay_core::stats::Interval;
 use serde::Serialize;
 
+use super::checkpoint::Checkpoints;
 use super::evaluate::{by_item, comparisons, pair_accuracy, rewards};
 use super::head_fit::HeadFitOptions;
 use super::items::{Feedback, TrainItem, prepare_items};
@@ -17,7 +18,7 @@ use super::{PairCounts, TrainEvent};
 use crate::error::LmError;
 use crate::features::{Read, read_features};
 use crate::model::packed::added_rows;
-use crate::model::{Model, Packed};
+use crate::model::{Mat, Model, Packed};
 use crate::policy::{by_sequence, sum};
 use crate::reward::head_product;
 use crate::sequence::{Encoder, Sequence, micro_batches};
@@ -57,7 +58,8 @@ pub fn fold_of(prompt: &str, folds: usize, seed: u64) -> usize {
 /// K-fold cross-validation of `options` on the pairs: for each fold a model is trained from
 /// `base` on the others and judges this one. With [`RewardMethod::Head`] the features are
 /// computed once for all folds. The baselines read lengths and, where `base` can predict tokens,
-/// its log-probs.
+/// its log-probs. With checkpoints, folds that were judged are not judged again and a fold's
+/// training goes on.
 ///
 /// # Errors
 /// Fewer than 2 folds, a fold without pairs, and what [`train_reward`] reports.
@@ -101,10 +103,9 @@ pub fn cross_validate<'r>(
                 let rankings: Vec<RankingRecord> =
                     feedback.rankings.iter().filter(|r| fold_of(&r.prompt) != fold).cloned().collect();
                 let others = Feedback { pairs: &pairs, rankings: &rankings };
-                let all = RewardTrainOptions { heldout: 0.0, ..options.clone() };
-                let (model, _) = train_reward(base.clone(), others, &all, &mut RewardCompany::default(), progress)?;
                 let test: Vec<&TrainItem> = members.iter().map(|i| &items[*i]).collect();
-                rewards(&model.model, &model.head, &test, options.settings.batch_tokens)?
+                let kept = company.checkpoints.map(|checkpoints| checkpoints.of_fold(fold, folds));
+                trained_rewards(base, others, &test, options, kept.as_ref(), progress)?
             }
         };
         members.iter().zip(values).for_each(|(i, value)| judged[*i] = value);
@@ -146,37 +147,71 @@ fn survey(
     let model = Model::new(base.backbone.clone(), base.adapter.clone());
     let config = &base.backbone.config;
     let predicts = base.backbone.lm_head.is_some() || config.tie_embeddings;
+    let (batch_tokens, reads) = (options.settings.batch_tokens, options.reads.as_slice());
     let sides: Vec<Sequence> = items.iter().flat_map(|item| item.sides.clone()).collect();
-    let width = options.reads.len() * config.hidden_size;
+    let width = reads.len() * config.hidden_size;
     let mut out = Survey { width, features: Vec::new(), logps: Vec::new() };
-    let one_pass = options.reads == [Read::LAST];
-    if predicts || one_pass {
-        let mut rows = Vec::new();
-        for range in micro_batches(&added_rows(&sides), options.settings.batch_tokens) {
-            let end = range.end;
-            let packed = Packed::sharing(&sides[range.clone()]);
-            let hidden = model.rows(&packed, None)?;
-            packed.last_rows().into_iter().for_each(|row| rows.extend_from_slice(hidden.row(row)));
-            if predicts {
-                let (rows, targets) = packed.predictions();
-                let logps = by_sequence(&model.logps(&hidden, &rows, &targets, 1.0)?, &sides[range]);
-                out.logps.extend(logps.iter().map(|l| sum(l)));
-            }
-            tell(progress, &TrainEvent::Features { done: end, total: sides.len() })?;
-        }
-        if one_pass {
-            // The training proper finds them there.
-            let mut next = rows.chunks_exact(width);
-            company.features.open(&base.identity, &options.reads, width)?;
-            company.features.put(&sides, |_| next.next().map(<[f32]>::to_vec))?;
-            out.features = rows;
-            return Ok(out);
+    let features = &mut company.features;
+    if predicts {
+        // Where the head reads the last row, one pass gives both.
+        let read = if reads == [Read::LAST] { width } else { 0 };
+        features.open(&format!("{} with log-probs", base.identity), &reads[..usize::from(read > 0)], read + 1)?;
+        let mut done = sides.len() - features.missing(&sides);
+        let compute = |new: &[Sequence]| {
+            let rows = read_with_logps(&model, new, read, batch_tokens)?;
+            done += new.len();
+            tell(progress, &TrainEvent::Features { done, total: sides.len() })?;
+            Ok(rows)
+        };
+        let table = features.rows(&sides, read + 1, compute)?.0;
+        out.logps = (0..table.rows).map(|row| f64::from(table.row(row)[read])).collect();
+        // The training proper finds them there.
+        features.open(&base.identity, reads, width)?;
+        if read > 0 {
+            features.put(&sides, |row| Some(table.row(row)[..read].to_vec()))?;
         }
     }
-    company.features.open(&base.identity, &options.reads, width)?;
-    let compute = |new: &[Sequence]| read_features(&model, new, &options.reads, options.settings.batch_tokens);
-    out.features = company.features.rows(&sides, width, compute)?.0.data;
+    features.open(&base.identity, reads, width)?;
+    out.features = features.rows(&sides, width, |new| read_features(&model, new, reads, batch_tokens))?.0.data;
     Ok(out)
+}
+
+/// One row a sequence: the first `read` values (all or none) of its last token's row, then its completion's
+/// log-prob in nats; `[sequences, read + 1]`.
+fn read_with_logps(model: &Model, sequences: &[Sequence], read: usize, batch_tokens: usize) -> Result<Mat, LmError> {
+    let mut out = Mat { rows: sequences.len(), cols: read + 1, data: Vec::new() };
+    for range in micro_batches(&added_rows(sequences), batch_tokens) {
+        let sequences = &sequences[range];
+        let packed = Packed::sharing(sequences);
+        let hidden = model.rows(&packed, None)?;
+        let (rows, targets) = packed.predictions();
+        let logps = by_sequence(&model.logps(&hidden, &rows, &targets, 1.0)?, sequences);
+        for (row, logps) in packed.last_rows().into_iter().zip(logps) {
+            out.data.extend_from_slice(&hidden.row(row)[..read]);
+            out.data.push(sum(&logps) as f32);
+        }
+    }
+    Ok(out)
+}
+
+/// Rewards of the items `test` by a model that was trained on `others`; kept where there are checkpoints.
+fn trained_rewards(
+    base: &Loaded,
+    others: Feedback<'_>,
+    test: &[&TrainItem],
+    options: &RewardTrainOptions,
+    checkpoints: Option<&Checkpoints>,
+    progress: &mut dyn FnMut(&TrainEvent) -> ControlFlow<()>,
+) -> Result<Vec<Vec<f64>>, LmError> {
+    if let Some(known) = checkpoints.map(Checkpoints::judged).transpose()?.flatten() {
+        return Ok(known);
+    }
+    let all = RewardTrainOptions { heldout: 0.0, ..options.clone() };
+    let mut company = RewardCompany { checkpoints, ..RewardCompany::default() };
+    let (model, _) = train_reward(base.clone(), others, &all, &mut company, progress)?;
+    let values = rewards(&model.model, &model.head, test, options.settings.batch_tokens)?;
+    checkpoints.map(|checkpoints| checkpoints.keep_judged(&values)).transpose()?;
+    Ok(values)
 }
 
 /// Rewards of the items `members` by a head that was fitted to the others, their labels settled as

@@ -207,6 +207,14 @@ pub fn train_reward(
         None => FeatureCache::in_memory(),
     };
     let mut company = RewardCompany { features, checkpoints: None };
+    let all: Vec<PathBuf> = options.old.iter().chain(inputs).cloned().collect();
+    let data = data(&all)?;
+    let run =
+        json!({ "base": identity, "data": data, "options": value_of(&resolved), "old_weight": options.old_weight });
+    let every = if options.method == RewardMethod::Head { 0 } else { options.save_every as u32 };
+    let latest_only = report.is_some() || options.method == RewardMethod::Full;
+    let kept = checkpoints(out, every, latest_only, &base.spec, &run);
+    company.checkpoints = Some(&kept);
     let folds = options
         .folds
         .map(|folds| {
@@ -215,15 +223,7 @@ pub fn train_reward(
             })
         })
         .transpose()?;
-    let all: Vec<PathBuf> = options.old.iter().chain(inputs).cloned().collect();
-    let data = data(&all)?;
-    let run =
-        json!({ "base": identity, "data": data, "options": value_of(&resolved), "old_weight": options.old_weight });
-    let every = if options.method == RewardMethod::Head { 0 } else { options.save_every as u32 };
-    let latest_only = report.is_some() || options.method == RewardMethod::Full;
-    let kept = checkpoints(out, every, latest_only, &base.spec, &run);
     let metrics = (every > 0).then(|| Metrics::new(&kept.dir));
-    company.checkpoints = Some(&kept);
     let (model, done) = with_progress("train reward", metrics.as_ref(), |progress| {
         train::train_reward(base, learned, &resolved, &mut company, progress)
     })?;
