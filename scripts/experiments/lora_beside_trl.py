@@ -1,6 +1,6 @@
 """The same LoRA training of a reward model here and in TRL, and the paired difference of their accuracies.
 
-    python scripts/experiments/lora_beside_trl.py DATA [--train 900] [--test 900] [--seed 0] [--out runs/lora-beside-trl]
+    python scripts/experiments/lora_beside_trl.py DATA [--train 900] [--test 900] [--last-layers 10] [--out FOLDER]
 
 DATA is a file of preferences in any format that `gainsay data convert` reads. Its first --train pairs in a seeded
 order train, the next --test judge. Both train SmolLM2-135M with r = 8 on q and v, alpha 16, a head, AdamW, lr 1e-3
@@ -49,7 +49,7 @@ def train_here(args):
     if not folder.exists():
         gainsay("train", "reward", "--model", "smollm2-135m", "--method", "lora", "--in", args.out / "train.jsonl",
                 "--out", folder, "--head-init", "zero", "--heldout", 0, "--max-tokens", args.max_tokens,
-                "--seed", args.seed, "--dtype", "bf16")  # fmt: skip
+                "--seed", args.seed, "--last-layers", args.last_layers, "--dtype", "f32")  # fmt: skip
     return folder
 
 
@@ -94,7 +94,15 @@ def train_there(args, rows):
         save_strategy="no",
         report_to=[],
     )
-    lora = LoraConfig(task_type=TaskType.SEQ_CLS, r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], modules_to_save=["score"])
+    layers = model.config.num_hidden_layers
+    lora = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=8,
+        lora_alpha=16,
+        target_modules=["q_proj", "v_proj"],
+        layers_to_transform=list(range(layers - (args.last_layers or layers), layers)),
+        modules_to_save=["score"],
+    )
     data = Dataset.from_list([turns(row) for row in rows])
     trainer = RewardTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer, peft_config=lora)
     trainer.train()
@@ -107,7 +115,7 @@ def right(args, folder, rows):
     """1 a pair that the model orders as its label does, 1/2 a tie, 0 else."""
     out = folder.with_suffix(".jsonl")
     if not out.exists():
-        gainsay("score", "--reward", folder, "--in", args.out / "test-answers.jsonl", "--out", out, "--truncate", "--dtype", "bf16")
+        gainsay("score", "--reward", folder, "--in", args.out / "test-answers.jsonl", "--out", out, "--truncate", "--dtype", "f32")
     found = {row["id"]: [c["reward"] for c in row["completions"]] for row in map(json.loads, out.open())}
     values = []
     for number, row in enumerate(rows):
@@ -129,6 +137,7 @@ def main():
     parser.add_argument("data")
     parser.add_argument("--train", type=int, default=900)
     parser.add_argument("--test", type=int, default=900)
+    parser.add_argument("--last-layers", type=int, default=10)
     parser.add_argument("--max-tokens", type=int, default=320)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "runs/lora-beside-trl")

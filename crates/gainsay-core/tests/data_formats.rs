@@ -323,6 +323,37 @@ fn trl_rewards_and_log_probs() {
     );
 }
 
+#[test]
+fn labeled_answers_are_pairs_where_preferences_are_asked_for() {
+    let answer = |text: &str, gold: Value| json!({"text":text,"gold":gold});
+    let pool = json!({"prompt":"q","responses":[answer("a", json!(0.9)), answer("b", json!(0.1)), answer("c", json!(0.1))]});
+    // One that cannot be compared with another gives no pair, and stops nothing.
+    let lone = json!({"prompt":"r","responses":[answer("a", json!(0.9)), {"text":"b"}]});
+    let own = json!({"id":"mine","prompt":"s","completions":[answer("a", json!(-3.0)), answer("b", json!(2.5)), {"text":"c"}]});
+    let read = pairs(&[pool.clone(), lone.clone(), own]).unwrap();
+    let told: Vec<(&str, &str, &str, Option<f64>)> =
+        read.iter().map(|r| (r.id.as_str(), r.first.text.as_str(), r.second.text.as_str(), r.p_first)).collect();
+    let expected = [
+        ("row-1/0-1", "a", "b", Some(1.0)),
+        ("row-1/0-2", "a", "c", Some(1.0)),
+        ("row-1/1-2", "b", "c", Some(0.5)),
+        ("mine/0-1", "a", "b", Some(0.0)),
+    ];
+    assert_eq!(told, expected);
+    // What is wrong is told by the row's line, and a file without any pair is none.
+    let wrong = json!({"prompt":"q","responses":[answer("a", json!(1.5))]});
+    assert_eq!(
+        pairs(&[pool, wrong]).unwrap_err(),
+        "a.jsonl:2: not a preference record: responses[0]: gold is 1.5: in a pool it must lie between 0 and 1"
+    );
+    assert!(pairs(&[lone]).unwrap_err().contains("no record"), "{}", pairs(&[json!({"prompt":"r"})]).unwrap_err());
+    let bare = json!({"id":"p","prompt":"s","completions":[{"text":"a"},{"text":"b"}]});
+    assert_eq!(
+        pairs(&[bare]).unwrap_err(),
+        "a.jsonl:1: not a preference record: it looks like a prompt record; name a file of preference records"
+    );
+}
+
 fn mapped(name: &str, text: &str, map: &str) -> Result<Vec<PromptRecord>, String> {
     let folder = folder();
     let path = put(&folder, name, text);

@@ -60,6 +60,11 @@ pub trait Record: Serialize + DeserializeOwned {
         None
     }
 
+    /// The records that a row of another kind makes; `None`: it makes none, or is itself one.
+    fn spread(_row: &Map<String, Value>, _number: u64) -> Option<Result<Vec<Self>, String>> {
+        None
+    }
+
     /// Whether tables with one completion a row can be gathered into such records.
     const GATHERS: bool = false;
 
@@ -190,6 +195,12 @@ impl Record for PreferenceRecord {
 
     fn adopt(row: &Map<String, Value>, number: u64) -> Option<Result<Self, String>> {
         import::pairs::row(row, number)
+    }
+
+    fn spread(row: &Map<String, Value>, number: u64) -> Option<Result<Vec<Self>, String>> {
+        let labeled = import::labeled_row(row, number)?;
+        let checked = labeled.and_then(|record| record.check().map(|()| record));
+        Some(checked.map(|record| import::convert::compared(&record)))
     }
 
     const GATHERS: bool = true;

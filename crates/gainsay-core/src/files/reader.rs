@@ -31,6 +31,8 @@ pub struct Reader<T> {
     read: Vec<PathBuf>,
     map: Option<ColumnMap>,
     rows: Source<T>,
+    /// Further records of the row that was read last.
+    pending: VecDeque<T>,
     /// Records of this file, and of all files.
     count: u64,
     total: u64,
@@ -61,7 +63,8 @@ impl<T: Record> Reader<T> {
         let path = further.pop_front().unwrap_or_default();
         let rows = Source::Rows(Rows::open(&path, T::KIND)?);
         let map = map.cloned();
-        Ok(Self { path, further, read: Vec::new(), map, rows, count: 0, total: 0, seen: None, done: false })
+        let (read, pending) = (Vec::new(), VecDeque::new());
+        Ok(Self { path, further, read, map, rows, pending, count: 0, total: 0, seen: None, done: false })
     }
 
     /// Refuses a second record with the same id, naming both lines. Keeps a 64-bit hash and a
@@ -101,17 +104,23 @@ impl<T: Record> Reader<T> {
     }
 
     fn next_of_file(&mut self) -> Result<Option<T>, Fault> {
-        let number = self.total + 1;
         match &mut self.rows {
             Source::Closed => Ok(None),
             Source::Columns(records) => Ok(records.next()),
             Source::Gathered { .. } => self.next_of_gathered(),
             Source::Rows(_) if self.count == 0 => self.first_of_file(),
-            Source::Rows(rows) => match rows.advance()? {
-                None => Ok(None),
-                Some(row) => record(row, number).map(Some),
-            },
+            Source::Rows(_) => self.next_of_rows(),
         }
+    }
+
+    fn next_of_rows(&mut self) -> Result<Option<T>, Fault> {
+        let number = self.total + 1;
+        while self.pending.is_empty() {
+            let Source::Rows(rows) = &mut self.rows else { return Ok(None) };
+            let Some(row) = rows.advance()? else { return Ok(None) };
+            self.pending.extend(records(row, number)?);
+        }
+        Ok(self.pending.pop_front())
     }
 
     /// The first record decides whether the rest are records of their own.
@@ -129,7 +138,10 @@ impl<T: Record> Reader<T> {
         };
         match object.filter(|_| T::GATHERS).and_then(|first| Some((Gather::of(&first, self.map.as_ref())?, first))) {
             Some((gather, first)) => self.gather(gather, first),
-            None => record(row, self.total + 1).map(Some),
+            None => {
+                self.pending.extend(records(row, self.total + 1)?);
+                self.next_of_rows()
+            }
         }
     }
 
@@ -265,18 +277,18 @@ impl<T: Record> Iterator for Reader<T> {
 }
 
 /// Parses a row: our own format first, then the foreign ones.
-fn record<T: Record>(row: Row<'_>, number: u64) -> Result<T, Fault> {
+fn records<T: Record>(row: Row<'_>, number: u64) -> Result<Vec<T>, Fault> {
     let (text, last) = match row {
         Row::Object(object) => {
             return match T::deserialize(&object) {
-                Ok(record) if !record.is_foreign() => Ok(record),
+                Ok(record) if !record.is_foreign() => Ok(vec![record]),
                 _ => foreign(object, number),
             };
         }
         Row::Text(text, last) => (text, last),
     };
     match serde_json::from_slice::<T>(text) {
-        Ok(record) if !record.is_foreign() => return Ok(record),
+        Ok(record) if !record.is_foreign() => return Ok(vec![record]),
         _ => {}
     }
     match serde_json::from_slice::<Value>(text) {
@@ -289,9 +301,10 @@ fn record<T: Record>(row: Row<'_>, number: u64) -> Result<T, Fault> {
     }
 }
 
-fn foreign<T: Record>(row: Map<String, Value>, number: u64) -> Result<T, Fault> {
+fn foreign<T: Record>(row: Map<String, Value>, number: u64) -> Result<Vec<T>, Fault> {
     schema(&row)?;
-    match T::adopt(&row, number) {
+    let adopted = T::adopt(&row, number).map(|adopted| adopted.map(|record| vec![record]));
+    match adopted.or_else(|| T::spread(&row, number)) {
         Some(adopted) => adopted.map_err(|what| Fault::Shape { kind: T::KIND, what }),
         None => Err(Fault::Shape { kind: T::KIND, what: shape::<T>(row) }),
     }

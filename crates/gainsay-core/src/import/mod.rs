@@ -70,6 +70,24 @@ pub fn prompt_row(row: &Map<String, Value>, number: u64) -> Option<Result<Prompt
     }
 }
 
+/// Reads row `number` (1-based) as a prompt whose completions have gold: a pool, or one of our own
+/// records. `None`: another format, or no completion has any.
+pub fn labeled_row(row: &Map<String, Value>, number: u64) -> Option<Result<PromptRecord, String>> {
+    let record = match DataFormat::of(row)?.0 {
+        DataFormat::Pool => pools::row(row, number),
+        DataFormat::Prompts => {
+            let mut row = row.clone();
+            row.insert("id".into(), row_id(&row, number).into());
+            typed::<PromptRecord>(Value::Object(row))
+        }
+        _ => return None,
+    };
+    match record {
+        Ok(record) if record.completions.iter().all(|c| c.gold.is_none()) => None,
+        record => Some(record),
+    }
+}
+
 /// Reads row `number` (1-based) as a ranking that lacks an id of its own.
 pub fn ranking_row(row: &Map<String, Value>, number: u64) -> Option<Result<RankingRecord, String>> {
     if DataFormat::of(row)?.0 != DataFormat::Rankings {
