@@ -326,7 +326,8 @@ fn trl_rewards_and_log_probs() {
 #[test]
 fn labeled_answers_are_pairs_where_preferences_are_asked_for() {
     let answer = |text: &str, gold: Value| json!({"text":text,"gold":gold});
-    let pool = json!({"prompt":"q","responses":[answer("a", json!(0.9)), answer("b", json!(0.1)), answer("c", json!(0.1))]});
+    let pool =
+        json!({"prompt":"q","responses":[answer("a", json!(0.9)), answer("b", json!(0.1)), answer("c", json!(0.1))]});
     // One that cannot be compared with another gives no pair, and stops nothing.
     let lone = json!({"prompt":"r","responses":[answer("a", json!(0.9)), {"text":"b"}]});
     let own = json!({"id":"mine","prompt":"s","completions":[answer("a", json!(-3.0)), answer("b", json!(2.5)), {"text":"c"}]});

@@ -12,7 +12,7 @@ mod x86;
 
 use crate::pool;
 
-use element::Element;
+use element::{Element, Pair, Staged};
 use micro::{ROWS, Tile};
 pub use pack::PackedWeight;
 use pack::{PANEL, PackedRows, Panels, heights, panel};
@@ -20,6 +20,9 @@ use pack::{PANEL, PackedRows, Panels, heights, panel};
 /// Rows of the left operand that are packed and multiplied together hold about this many values,
 /// so that they stay in the second-level cache.
 const BLOCK_VALUES: usize = 96 * 1024;
+
+/// Rows from which it pays to widen bf16 panels to f32 where the machine has no products of pairs.
+pub(crate) const WIDE: usize = 2 * ROWS;
 
 /// Multiply-adds below which a product stays on the calling thread.
 const SMALL: usize = 1 << 16;
@@ -94,8 +97,12 @@ fn compute(m: usize, a: &[f32], layout: Left, rights: &[&PackedWeight], results:
     assert_eq!(a.len(), m * k, "left operand is not [{m}, {k}]");
     let left = LeftOperand { a, layout, m, k };
     match rights[0].panels() {
-        Panels::F32(_) => left.times::<f32>(rights, results, accumulate),
-        Panels::Bf16(_) => left.times::<element::Pair>(rights, results, accumulate),
+        Panels::F32(_) => left.times::<f32, f32>(rights, results, accumulate),
+        // The same multiply-adds, if no pair has to be filled up.
+        Panels::Bf16(_) if m >= WIDE && k.is_multiple_of(2) && !element::multiplies_pairs() => {
+            left.times::<Pair, f32>(rights, results, accumulate);
+        }
+        Panels::Bf16(_) => left.times::<Pair, Pair>(rights, results, accumulate),
     }
 }
 
@@ -116,7 +123,8 @@ struct LeftOperand<'a> {
 }
 
 impl LeftOperand<'_> {
-    fn times<E: Element>(self, rights: &[&PackedWeight], results: &[Shared], accumulate: bool) {
+    /// The product of right operands of elements `E` by means of elements `T`.
+    fn times<E: Staged<T>, T: Element>(self, rights: &[&PackedWeight], results: &[Shared], accumulate: bool) {
         let Self { a, layout, m, k } = self;
         let strips: Vec<Strip<E>> = rights
             .iter()
@@ -137,38 +145,50 @@ impl LeftOperand<'_> {
         let groups = if threads == 1 { 1 } else { (4 * threads).div_ceil(blocks).min(strips.len()) };
         let block = m.div_ceil(blocks);
         let rows_of = |i: usize| (i * block)..((i + 1) * block).min(m);
-        let pack = |i: usize| PackedRows::new(a, layout, m, k, rows_of(i));
-        let whole = |packed: &mut PackedRows<E>, i: usize| {
+        let pack = |packed: &mut PackedRows<T>, i: usize| {
             packed.set(a, layout, m, k, rows_of(i));
-            multiply(packed, i * block, &strips, accumulate);
+            E::round(packed.values_mut());
+        };
+        let whole = |(packed, room): &mut (PackedRows<T>, Vec<T>), i: usize| {
+            pack(packed, i);
+            multiply(packed, i * block, &strips, room, accumulate);
         };
         if threads == 1 {
-            let mut packed = PackedRows::default();
-            (0..blocks).for_each(|i| whole(&mut packed, i));
+            let mut scratch = Default::default();
+            (0..blocks).for_each(|i| whole(&mut scratch, i));
         } else if groups == 1 {
-            pool::each_with(blocks, PackedRows::default, whole);
+            pool::each_with(blocks, Default::default, whole);
         } else {
-            let packed: Vec<PackedRows<E>> = pool::map(blocks, pack);
-            pool::each(blocks * groups, |task| {
+            let mut packed: Vec<PackedRows<T>> = (0..blocks).map(|_| PackedRows::default()).collect();
+            pool::each_mut(&mut packed, |i, packed| pack(packed, i));
+            pool::each_with(blocks * groups, Vec::new, |room, task| {
                 let (i, g) = (task / groups, task % groups);
                 let mine = &strips[g * strips.len() / groups..(g + 1) * strips.len() / groups];
-                multiply(&packed[i], i * block, mine, accumulate);
+                multiply(&packed[i], i * block, mine, room, accumulate);
             });
         }
     }
 }
 
-/// The products of a block of rows, the first of which is row `first_row` of the results.
-fn multiply<E: Element>(rows: &PackedRows<E>, first_row: usize, strips: &[Strip<E>], accumulate: bool) {
+/// The products of a block of rows, the first of which is row `first_row` of the results. `room` is where panels
+/// are widened.
+fn multiply<E: Staged<T>, T: Element>(
+    rows: &PackedRows<T>,
+    first_row: usize,
+    strips: &[Strip<E>],
+    room: &mut Vec<T>,
+    accumulate: bool,
+) {
     let tiles = rows.rows().div_ceil(ROWS);
     for (i, strip) in strips.iter().enumerate() {
         let (n, column) = (strip.n, strip.panel * PANEL);
-        let next = strips.get(i + 1).map_or(&[][..], |strip| strip.b);
+        let next = strips.get(i + 1).map_or(&[][..], |strip| E::ahead(strip.b));
+        let b = E::stage(strip.b, room);
         for (t, (row, height)) in heights(rows.rows()).enumerate() {
             let width = PANEL.min(n - column);
             // Each tile fetches its share of the next panel.
             let ahead = &next[t * next.len() / tiles..(t + 1) * next.len() / tiles];
-            let tile = Tile { a: rows.tile(row, height), height, b: strip.b, width, accumulate, ahead };
+            let tile = Tile { a: rows.tile(row, height), height, b, width, accumulate, ahead };
             // SAFETY: rows below m and columns below n of the result, and no two calls share a
             // row of a strip.
             unsafe { tile.run(strip.result.at((first_row + row) * n + column), n) };

@@ -1,10 +1,12 @@
 //! The vocabulary product fused with the log-softmax and the picked token: logits exist only in
 //! chunks of columns that fit the second-level cache.
 
-use crate::gemm::element::Element;
+use std::marker::PhantomData;
+
+use crate::gemm::element::{Element, Pair, Staged, multiplies_pairs};
 use crate::gemm::micro::Tile;
 use crate::gemm::pack::{PANEL, PackedRows, Panels, heights, panel};
-use crate::gemm::{Left, PackedWeight, Precision, Shared};
+use crate::gemm::{Left, PackedWeight, Precision, Shared, WIDE};
 use crate::pool;
 use crate::softmax::{CHUNK, combine, log_sum_exp, softmax_gradient};
 use crate::vector::axpy;
@@ -36,11 +38,19 @@ pub struct VocabGrads<'a> {
     pub d_output: Option<&'a mut [f32]>,
 }
 
-/// A product with the panels of U in hand.
+/// A product with the panels of U in hand, by means of elements `T`.
 #[derive(Clone, Copy)]
-struct Pass<'a, E> {
+struct Pass<'a, E, T> {
     vocab: Vocab<'a>,
     panels: &'a [E],
+    by: PhantomData<T>,
+}
+
+/// What a thread writes to: the logits of a chunk, and the panel in hand as `T`.
+#[derive(Default)]
+struct Scratch<T> {
+    logits: Vec<f32>,
+    room: Vec<T>,
 }
 
 impl Vocab<'_> {
@@ -60,28 +70,47 @@ impl Vocab<'_> {
     fn chunks(&self) -> usize {
         self.output.columns().div_ceil(CHUNK)
     }
+
+    /// Rows of a block: every thread has some.
+    fn block_rows(&self) -> usize {
+        self.rows().div_ceil(2 * pool::threads()).clamp(14, BLOCK)
+    }
+
+    /// Whether pairs are widened to f32: where the blocks have rows enough and no pair is filled up.
+    fn widens(&self) -> bool {
+        let even = self.width().is_multiple_of(2) && self.output.columns().is_multiple_of(2);
+        even && self.block_rows() >= WIDE && !multiplies_pairs()
+    }
 }
 
-impl<E: Element> Pass<'_, E> {
-    /// Rows are cut so that every thread has some.
-    fn blocks(&self) -> Vec<PackedRows<E>> {
-        let size = self.vocab.rows().div_ceil(2 * pool::threads()).clamp(14, BLOCK);
+impl<'a, E: Staged<T>, T: Element> Pass<'a, E, T> {
+    fn new(vocab: Vocab<'a>, panels: &'a [E]) -> Self {
+        Self { vocab, panels, by: PhantomData }
+    }
+
+    fn blocks(&self) -> Vec<PackedRows<T>> {
+        let size = self.vocab.block_rows();
         let starts: Vec<usize> = (0..self.vocab.rows()).step_by(size).collect();
         let end = |start: usize| (start + size).min(self.vocab.rows());
         let pack = |i: usize| {
-            let s = starts[i];
-            PackedRows::new(self.vocab.hidden, Left::Rows, self.vocab.rows(), self.vocab.width(), s..end(s))
+            let (s, rows, width) = (starts[i], self.vocab.rows(), self.vocab.width());
+            let mut packed = PackedRows::default();
+            packed.set(self.vocab.hidden, Left::Rows, rows, width, s..end(s));
+            E::round(packed.values_mut());
+            packed
         };
         pool::map(starts.len(), pack)
     }
 
     /// Logits / temperature of one chunk, `[block rows, CHUNK]`; the number of columns in use.
-    fn logits(&self, block: &PackedRows<E>, chunk: usize, out: &mut Vec<f32>) -> usize {
+    fn logits(&self, block: &PackedRows<T>, chunk: usize, scratch: &mut Scratch<T>) -> usize {
+        let Scratch { logits: out, room } = scratch;
         let columns = CHUNK.min(self.vocab.output.columns() - chunk * CHUNK);
         out.resize(block.rows() * CHUNK, 0.0);
         for p in 0..columns.div_ceil(PANEL) {
             let (b, width) =
                 (panel(self.panels, self.vocab.width(), chunk * CHUNK / PANEL + p), PANEL.min(columns - p * PANEL));
+            let b = E::stage(b, room);
             for (row, height) in heights(block.rows()) {
                 let tile = Tile { a: block.tile(row, height), height, b, width, accumulate: false, ahead: &[] };
                 tile.run_in(&mut out[row * CHUNK + p * PANEL..], CHUNK);
@@ -115,12 +144,12 @@ impl<E: Element> Pass<'_, E> {
     }
 
     /// For each chunk, one part a row of the block.
-    fn parts(&self, block: &PackedRows<E>, targets: &[u32], chunks: std::ops::Range<usize>) -> Vec<Part> {
-        let mut logits = Vec::new();
+    fn parts(&self, block: &PackedRows<T>, targets: &[u32], chunks: std::ops::Range<usize>) -> Vec<Part> {
+        let mut scratch = Scratch::default();
         let mut parts = Vec::with_capacity(chunks.len() * block.rows());
         for chunk in chunks {
-            let columns = self.logits(block, chunk, &mut logits);
-            for (z, target) in logits.chunks_exact(CHUNK).zip(targets) {
+            let columns = self.logits(block, chunk, &mut scratch);
+            for (z, target) in scratch.logits.chunks_exact(CHUNK).zip(targets) {
                 let (most, sum) = log_sum_exp(&z[..columns]);
                 let picked = (*target as usize).checked_sub(chunk * CHUNK).filter(|t| *t < columns).map(|t| z[t]);
                 parts.push(Part { most, sum, picked });
@@ -161,8 +190,9 @@ fn normalizer<'a>(parts: impl Iterator<Item = &'a Part> + Clone) -> (f32, f32) {
 pub fn token_logps(vocab: Vocab) -> Vec<f32> {
     vocab.check();
     let normalizers = match vocab.output.panels() {
-        Panels::F32(panels) => Pass { vocab, panels }.normalizers(),
-        Panels::Bf16(panels) => Pass { vocab, panels }.normalizers(),
+        Panels::F32(panels) => Pass::<f32, f32>::new(vocab, panels).normalizers(),
+        Panels::Bf16(panels) if vocab.widens() => Pass::<Pair, f32>::new(vocab, panels).normalizers(),
+        Panels::Bf16(panels) => Pass::<Pair, Pair>::new(vocab, panels).normalizers(),
     };
     normalizers.into_iter().map(|(lse, picked)| picked - lse).collect()
 }
@@ -181,17 +211,20 @@ pub fn token_logps_backward(vocab: Vocab, d_logp: &[f32], grads: VocabGrads) {
     let VocabGrads { output, d_hidden, d_output } = grads;
     match (vocab.output.panels(), output.panels()) {
         (Panels::F32(panels), Panels::F32(plain)) => {
-            backward(Pass { vocab, panels }, d_logp, plain, d_hidden, d_output)
+            backward(Pass::<f32, f32>::new(vocab, panels), d_logp, plain, d_hidden, d_output)
+        }
+        (Panels::Bf16(panels), Panels::Bf16(plain)) if vocab.widens() => {
+            backward(Pass::<Pair, f32>::new(vocab, panels), d_logp, plain, d_hidden, d_output)
         }
         (Panels::Bf16(panels), Panels::Bf16(plain)) => {
-            backward(Pass { vocab, panels }, d_logp, plain, d_hidden, d_output)
+            backward(Pass::<Pair, Pair>::new(vocab, panels), d_logp, plain, d_hidden, d_output)
         }
         _ => panic!("the two packed forms of the output matrix differ in precision"),
     }
 }
 
-fn backward<E: Element>(
-    pass: Pass<E>,
+fn backward<E: Staged<T>, T: Element>(
+    pass: Pass<E, T>,
     d_logp: &[f32],
     plain: &[E],
     d_hidden: &mut [f32],
@@ -203,15 +236,16 @@ fn backward<E: Element>(
     let size = blocks[0].rows();
     pool::chunks_mut(d_hidden, size * width, |b, out| {
         let block = &blocks[b];
-        let (mut logits, mut left) = (Vec::new(), PackedRows::<E>::default());
+        let (mut scratch, mut left) = (Scratch::default(), PackedRows::<T>::default());
         for chunk in 0..vocab.chunks() {
-            let columns = pass.logits(block, chunk, &mut logits);
-            pass.coefficients(b * size, chunk, d_logp, &lse, &mut logits);
-            left.fill(&logits, CHUNK, block.rows(), columns);
+            let columns = pass.logits(block, chunk, &mut scratch);
+            pass.coefficients(b * size, chunk, d_logp, &lse, &mut scratch.logits);
+            left.fill(&scratch.logits, CHUNK, block.rows(), columns);
+            E::round(left.values_mut());
             let first = chunk * E::count(CHUNK) * PANEL;
             let depth = first..first + E::count(columns) * PANEL;
             for p in 0..width.div_ceil(PANEL) {
-                let b = &panel(plain, vocab.output.columns(), p)[depth.clone()];
+                let b = E::stage(&panel(plain, vocab.output.columns(), p)[depth.clone()], &mut scratch.room);
                 add_product(&left, b, &mut out[p * PANEL..], width, PANEL.min(width - p * PANEL));
             }
         }
@@ -230,22 +264,22 @@ fn add_product<E: Element>(left: &PackedRows<E>, b: &[E], out: &mut [f32], strid
 }
 
 /// dU += Gᵀ·hidden, a chunk of the vocabulary at a time, rows in order.
-fn output_gradient<E: Element>(
-    pass: Pass<E>,
+fn output_gradient<E: Staged<T>, T: Element>(
+    pass: Pass<E, T>,
     d_logp: &[f32],
     lse: &[(f32, f32)],
-    blocks: &[PackedRows<E>],
+    blocks: &[PackedRows<T>],
     d_output: &mut [f32],
 ) {
     let (rows, width, size) = (pass.vocab.rows(), pass.vocab.width(), blocks[0].rows());
     let hidden = PackedWeight::plain(pass.vocab.hidden, rows, width, Precision::F32);
     let Panels::F32(hidden) = hidden.panels() else { unreachable!("packed as f32") };
     pool::chunks_mut(d_output, CHUNK * width, |chunk, out| {
-        let (mut logits, mut left) = (Vec::new(), PackedRows::<f32>::default());
+        let (mut scratch, mut left) = (Scratch::default(), PackedRows::<f32>::default());
         for (b, block) in blocks.iter().enumerate() {
-            let columns = pass.logits(block, chunk, &mut logits);
-            pass.coefficients(b * size, chunk, d_logp, lse, &mut logits);
-            left.fill_columns(&logits, CHUNK, columns, block.rows());
+            let columns = pass.logits(block, chunk, &mut scratch);
+            pass.coefficients(b * size, chunk, d_logp, lse, &mut scratch.logits);
+            left.fill_columns(&scratch.logits, CHUNK, columns, block.rows());
             let depth = b * size * PANEL..(b * size + block.rows()) * PANEL;
             for p in 0..width.div_ceil(PANEL) {
                 let b = &panel(hidden, rows, p)[depth.clone()];

@@ -3,7 +3,7 @@
 use crate::isa::{Isa, isa, vectorized};
 
 use super::micro::{Tile, portable};
-use super::pack::{PackedWeight, Panels};
+use super::pack::{PANEL, PackedWeight, Panels};
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 
@@ -39,6 +39,51 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     /// # Safety
     /// As [`Tile::run`].
     unsafe fn run(tile: Tile<Self>, c: *mut f32, stride: usize);
+}
+
+/// Elements of a right operand that are multiplied as elements `T`.
+pub trait Staged<T: Element>: Element {
+    /// A panel as `T`, in `room` where it differs.
+    fn stage<'a>(panel: &'a [Self], room: &'a mut Vec<T>) -> &'a [T];
+
+    /// What of a panel is worth fetching before it is staged.
+    fn ahead(panel: &[Self]) -> &[T];
+
+    /// Rounds the elements of a left operand to what `Self` can hold.
+    fn round(left: &mut [T]);
+}
+
+impl<E: Element> Staged<E> for E {
+    fn stage<'a>(panel: &'a [E], _: &'a mut Vec<E>) -> &'a [E] {
+        panel
+    }
+
+    fn ahead(panel: &[E]) -> &[E] {
+        panel
+    }
+
+    fn round(_: &mut [E]) {}
+}
+
+impl Staged<f32> for Pair {
+    fn stage<'a>(panel: &'a [Self], room: &'a mut Vec<f32>) -> &'a [f32] {
+        room.resize(2 * panel.len(), 0.0);
+        widen(panel, room);
+        room
+    }
+
+    fn ahead(_: &[Self]) -> &[f32] {
+        &[]
+    }
+
+    fn round(left: &mut [f32]) {
+        rounded(left);
+    }
+}
+
+/// Whether the machine multiplies pairs by themselves; else widened ones are the faster.
+pub fn multiplies_pairs() -> bool {
+    isa() == Isa::Avx512Bf16
 }
 
 /// Columns `first..first + width` of a matrix of `k` rows that are `stride` apart.
@@ -153,6 +198,29 @@ fn pairs_body<const FMA: bool>(row: &[f32], out: &mut [Pair]) {
     }
 }
 vectorized! { fn pairs(row: &[f32], out: &mut [Pair]) = pairs_body }
+
+#[inline(always)]
+fn widen_body<const FMA: bool>(panel: &[Pair], out: &mut [f32]) {
+    for (pairs, out) in panel.chunks_exact(PANEL).zip(out.chunks_exact_mut(2 * PANEL)) {
+        let (low, high) = out.split_at_mut(PANEL);
+        for ((pair, low), high) in pairs.iter().zip(low).zip(high) {
+            (*low, *high) = pair.values();
+        }
+    }
+}
+vectorized! {
+    /// The depths of a panel one by one.
+    fn widen(panel: &[Pair], out: &mut [f32]) = widen_body
+}
+
+#[inline(always)]
+fn rounded_body<const FMA: bool>(values: &mut [f32]) {
+    values.iter_mut().for_each(|x| *x = f32::from_bits(round(*x) & 0xFFFF_0000));
+}
+vectorized! {
+    /// Every value rounded to the nearest bf16.
+    fn rounded(values: &mut [f32]) = rounded_body
+}
 
 #[inline(always)]
 fn zipped_body<const FMA: bool>(low: &[f32], high: &[f32], out: &mut [Pair]) {

@@ -126,14 +126,7 @@ pub struct PackedRows<E> {
 }
 
 impl<E: Element> PackedRows<E> {
-    /// Packs rows `range` of the `[m, k]` operand `a`.
-    pub fn new(a: &[f32], layout: Left, m: usize, k: usize, range: Range<usize>) -> Self {
-        let mut packed = Self::default();
-        packed.set(a, layout, m, k, range);
-        packed
-    }
-
-    /// As [`PackedRows::new`], into the memory of this one.
+    /// Packs rows `range` of the `[m, k]` operand `a`, into the memory of this one.
     pub fn set(&mut self, a: &[f32], layout: Left, m: usize, k: usize, range: Range<usize>) {
         match layout {
             Left::Rows => self.fill(&a[range.start * k..], k, range.len(), k),
@@ -175,6 +168,11 @@ impl<E: Element> PackedRows<E> {
             let tile = &mut self.data[first * self.depth..(first + height) * self.depth];
             E::pack_columns(Columns { a, stride, first, width: height, k }, tile, height);
         }
+    }
+
+    /// All elements.
+    pub fn values_mut(&mut self) -> &mut [E] {
+        &mut self.data
     }
 
     /// Number of rows.

@@ -85,6 +85,34 @@ fn bf16_log_probs_and_gradients_are_near_those_of_f32() {
 }
 
 #[test]
+fn a_rows_log_prob_and_gradient_have_the_same_bits_in_every_batch() {
+    let (rows, width) = (300, 64);
+    for vocab in [699, 700] {
+        let (hidden, output, d_logp) = (noise(rows * width, 1), noise(vocab * width, 2), noise(rows, 3));
+        let targets = targets(rows, vocab);
+        for precision in [Precision::F32, Precision::Bf16] {
+            let packed = PackedWeight::transposed(&output, vocab, width, precision);
+            let plain = PackedWeight::plain(&output, vocab, width, precision);
+            let run = |from: usize, rows: usize| {
+                let hidden = &hidden[from * width..(from + rows) * width];
+                let vocab =
+                    Vocab { hidden, output: &packed, targets: &targets[from..from + rows], inverse_temperature: 1.0 };
+                let mut dh = vec![0.0; hidden.len()];
+                let grads = VocabGrads { output: &plain, d_hidden: &mut dh, d_output: None };
+                token_logps_backward(vocab, &d_logp[from..from + rows], grads);
+                (token_logps(vocab), dh)
+            };
+            let whole = run(0, rows);
+            for (from, rows) in [(0, 1), (7, 3), (100, 15), (41, 200)] {
+                let part = run(from, rows);
+                assert_eq!(part.0, whole.0[from..from + rows], "{vocab} {precision:?}");
+                assert_eq!(part.1, whole.1[from * width..(from + rows) * width], "{vocab} {precision:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn normalizers_of_extreme_logits() {
     let mut logits = vec![f32::NEG_INFINITY; 600];
     logits[599] = -1e30;
