@@ -120,7 +120,7 @@ fn unordered_answers_are_left_out_and_ties_are_not() {
 #[test]
 fn held_out_prompts_do_not_depend_on_order_or_company() {
     let records = vowel_pairs(60, 5);
-    let heldout = |r: &gainsay_core::record::PreferenceRecord| gainsay_lm::train::is_heldout(r, 0.3);
+    let heldout = |r: &gainsay_core::record::PreferenceRecord| gainsay_lm::train::is_heldout(&r.prompt, 0.3);
     let share = records.iter().filter(|r| heldout(r)).count();
     assert!((8..30).contains(&share), "{share}");
     // Two pairs of one prompt are on the same side.
@@ -237,7 +237,7 @@ fn rewards_are_the_heads_product_with_the_last_token_in_any_company() {
     assert!(local.counters().tokens() > 0 && local.counters().truncated() == 0);
     // The report's loss is that of these rewards: recomputed over the held-out pairs.
     let pairs = vowel_pairs(120, 5);
-    let held: Vec<_> = pairs.iter().filter(|r| gainsay_lm::train::is_heldout(r, 0.3)).collect();
+    let held: Vec<_> = pairs.iter().filter(|r| gainsay_lm::train::is_heldout(&r.prompt, 0.3)).collect();
     let losses = held.iter().map(|r| {
         let sides = [ScoreItem::side(&r.prompt, &r.first), ScoreItem::side(&r.prompt, &r.second)];
         let values = local.rewards(&sides).unwrap();

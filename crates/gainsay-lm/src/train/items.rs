@@ -105,11 +105,7 @@ fn is_zero(n: &usize) -> bool {
 /// Whether a prompt's pairs are held out, for a held-out share in [0, 1]: decided by a hash of
 /// the prompt, so that the answer depends neither on the other records nor on their order or the
 /// seed, and no prompt is on both sides.
-pub fn is_heldout(record: &PreferenceRecord, share: f64) -> bool {
-    is_held_out(&record.prompt, share)
-}
-
-fn is_held_out(prompt: &Prompt, share: f64) -> bool {
+pub fn is_heldout(prompt: &Prompt, share: f64) -> bool {
     Key::new(0, "heldout").prompt(&prompt.display()).uniform_at(0) < share
 }
 
@@ -161,7 +157,7 @@ fn pair(record: &PreferenceRecord, encoder: &Encoder<'_>, heldout: f64) -> Resul
         label: label(record)?.into(),
         topic: topic(&record.meta),
         source: source(record.source),
-        heldout: is_held_out(&record.prompt, heldout),
+        heldout: is_heldout(&record.prompt, heldout),
     })
 }
 
@@ -185,7 +181,7 @@ fn ranking(record: &RankingRecord, encoder: &Encoder<'_>, heldout: f64) -> Resul
         label: Label::Ranking(RankLabel { groups, weight }),
         topic: topic(&record.meta),
         source: source(record.source),
-        heldout: is_held_out(&record.prompt, heldout),
+        heldout: is_heldout(&record.prompt, heldout),
     })
 }
 

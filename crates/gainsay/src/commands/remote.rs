@@ -137,11 +137,7 @@ pub(super) fn feedback(args: &cli::FeedbackArgs, url: &str, pairs: &[SelectionRe
     if noise::noise(args.noise.as_deref())? != gainsay_core::oracle::Noise::None {
         return Err(Error::Input("--noise is for simulated annotators; a judge errs by itself".into()));
     }
-    let mut address = Address::parse(url)?;
-    address.limits.stop = interrupt::requested;
-    let client = remote::client(address, Some(&models::answers_beside(&args.out)))?;
-    let judge = Judge::connect(client, None)?;
-    let (summary, figures) = judging::judge(&judge, pairs, Prices::default(), &args.out)?;
+    let (summary, figures) = judging::ask(url, pairs, &args.out)?;
     if !args.json {
         eprint!("{}", summary.render());
     }

@@ -166,7 +166,7 @@ pub fn export(args: &AnnotateExportArgs) -> Result<()> {
 fn preferences(args: &AnnotateExportArgs, rule: Option<Rule>) -> Result<Vec<PreferenceRecord>> {
     let path = match (&args.db, &args.input) {
         (Some(db), _) => {
-            return block_on(async { collected(&Store::open(db).await?, rule.unwrap_or_default()).await });
+            return block_on(async { collected(&Store::open_existing(db).await?, rule.unwrap_or_default()).await });
         }
         (None, Some(path)) => path,
         (None, None) => return Err(Error::Input("name --db or --in".into())),
@@ -182,7 +182,7 @@ fn preferences(args: &AnnotateExportArgs, rule: Option<Rule>) -> Result<Vec<Pref
 fn export_judgements(args: &AnnotateExportArgs) -> Result<()> {
     let Some(db) = &args.db else { return Err(Error::Input("--format judgements needs --db".into())) };
     let records = block_on(async {
-        let store = Store::open(db).await?;
+        let store = Store::open_existing(db).await?;
         let (items, votes) = (store.items().await?, store.votes().await?);
         Ok(aggregate::judgements(&items, &votes, &store.resolutions().await?))
     })?;
@@ -194,7 +194,7 @@ fn export_judgements(args: &AnnotateExportArgs) -> Result<()> {
 fn export_rankings(args: &AnnotateExportArgs) -> Result<()> {
     let Some(db) = &args.db else { return Err(Error::Input("--format rankings needs --db".into())) };
     let records = block_on(async {
-        let store = Store::open(db).await?;
+        let store = Store::open_existing(db).await?;
         let (items, votes) = (store.items().await?, store.votes().await?);
         Ok(aggregate::rankings(&items, &votes, &store.resolutions().await?))
     })?;
@@ -242,7 +242,7 @@ fn trl(records: &[PreferenceRecord], ties: TiesArg, layout: Layout) -> String {
 pub fn measure(args: &AgreementArgs) -> Result<Agreement> {
     let found: Vec<Rating> = match (&args.db, &args.input) {
         (Some(db), _) => block_on(async {
-            let store = Store::open(db).await?;
+            let store = Store::open_existing(db).await?;
             Ok(ratings(&store.items().await?, &store.votes().await?))
         })?,
         (None, Some(path)) => files::read_preferences(path)?.iter().flat_map(rated).collect(),

@@ -141,7 +141,7 @@ impl Refit for Shared {
         let (mut fitted, mut labels, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
         for record in answered {
             let (Some(pair), Some(p)) = (by_id.get(record.id.as_str()), record.p_first) else { continue };
-            if is_heldout(record, HELD_OUT) {
+            if is_heldout(&record.prompt, HELD_OUT) {
                 unseen.push((*pair, p));
                 continue;
             }

@@ -7,13 +7,16 @@ use gainsay_core::engine::{Comparison, ScoreItem};
 use gainsay_core::files;
 use gainsay_core::oracle::answered;
 use gainsay_core::record::{Answer, Candidate, PreferenceRecord, Prompt, SelectionRecord, Source};
+use gainsay_remote::Address;
 use gainsay_remote::judge::{Judge, Judgement, Prices, cost};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::error::Result;
 use crate::interrupt;
+use crate::models;
 use crate::progress::{Figures, Progress};
+use crate::remote;
 
 /// Pairs that are put to the judge together.
 const PAIRS_PER_BATCH: usize = 32;
@@ -50,6 +53,17 @@ pub struct Agreement {
     pub share: f64,
     /// Cohen's kappa (1960): (share - chance) / (1 - chance); none where chance is 1.
     pub kappa: Option<f64>,
+}
+
+/// Has the model behind an address answer every pair, as [`judge`]; what it said before a kill is not asked again.
+///
+/// # Errors
+/// An address that cannot be reached; what [`judge`] reports.
+pub fn ask(url: &str, pairs: &[SelectionRecord], out: &Path) -> Result<(Summary, Figures)> {
+    let mut address = Address::parse(url)?;
+    address.limits.stop = interrupt::requested;
+    let client = remote::client(address, Some(&models::answers_beside(out)))?;
+    judge(&Judge::connect(client, None)?, pairs, Prices::default(), out)
 }
 
 /// Has the judge answer every pair; writes the preferences.

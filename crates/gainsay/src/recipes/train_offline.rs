@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use gainsay_core::engine::ScoreItem;
 use gainsay_core::files::{self, Kind};
 use gainsay_core::import::DataFormat;
-use gainsay_core::record::{Answer, Prompt, PromptRecord};
-use gainsay_core::rng::Key;
+use gainsay_core::record::{Answer, PromptRecord};
 use gainsay_lm::save::{Provenance, save_full, save_policy};
 use gainsay_lm::sequence::{Encoder, Sequence};
 use gainsay_lm::source::Loaded;
-use gainsay_lm::train::{self, Example, Objective, OfflineOptions, OfflineReport};
+use gainsay_lm::train::{self, Example, Objective, OfflineOptions, OfflineReport, is_heldout};
 use serde_json::json;
 
 use super::lora::Lora;
@@ -178,11 +177,6 @@ fn pairs(path: &Path, encoder: &Encoder<'_>, heldout: f64, out: &mut Vec<Example
 
 fn sequence(encoder: &Encoder<'_>, item: &ScoreItem<'_>, id: &str) -> Result<Sequence> {
     Ok(encoder.item(item, &format!("example {id}"))?)
-}
-
-/// Decided by the prompt alone, as for reward models.
-fn is_heldout(prompt: &Prompt, share: f64) -> bool {
-    Key::new(0, "heldout").prompt(&prompt.display()).uniform_at(0) < share
 }
 
 fn provenance(

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::models;
 use crate::recipes::evaluate::{Setting, Subject, evaluate};
 use crate::recipes::feedback;
-use crate::recipes::{sample, select, train_policy, train_reward};
+use crate::recipes::{judge, sample, select, train_policy, train_reward};
 
 impl Run<'_> {
     /// Selects, asks, refines the reward model, tunes the policy and evaluates it.
@@ -76,7 +76,13 @@ impl Run<'_> {
         self.dir.stage(&format!("round {round}, {arm}: feedback"), &out, || {
             let selection = files::read_all(self.arm_file(round, arm, "selection.jsonl"))?;
             let noise = feedback::noise(self.recipe.feedback.noise.as_deref())?;
-            match self.recipe.feedback.oracle.as_str() {
+            let oracle = self.recipe.feedback.oracle.as_str();
+            if let Some(url) = oracle.strip_prefix("judge:") {
+                let (summary, figures) = judge::ask(url, &selection, &out)?;
+                eprint!("{}", summary.render());
+                return Ok(figures);
+            }
+            match oracle {
                 "web" => {
                     let db = self.arm_file(round, arm, "annotations.db");
                     let started = std::time::Instant::now();

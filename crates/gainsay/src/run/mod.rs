@@ -16,17 +16,16 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use gainsay_core::conflict::ConflictOptions;
-use gainsay_core::engine::Decoding;
+use gainsay_core::engine::{Decoding, RewardFn};
 use gainsay_core::files;
 use gainsay_core::oracle::Noise;
 use gainsay_core::record::PromptRecord;
 use gainsay_lm::policy::LocalPolicy;
-use gainsay_lm::reward::LocalReward;
 
 use crate::cli::Device;
 use crate::error::{Error, Result};
 use crate::evaluation::{Difference, Evaluation, measure};
-use crate::models::{self, ModelOptions};
+use crate::models::{self, AnyReward, ModelOptions};
 use crate::progress::Figures;
 use crate::recipes::evaluate::{Subject, evaluate};
 use crate::recipes::feedback;
@@ -70,7 +69,7 @@ struct Run<'a> {
     recipe: &'a Recipe,
     dir: RunDirectory,
     base: OnceCell<LocalPolicy>,
-    gold: OnceCell<LocalReward>,
+    gold: OnceCell<AnyReward>,
 }
 
 impl Run<'_> {
@@ -87,15 +86,16 @@ impl Run<'_> {
         self.base.get().ok_or_else(|| Error::Run("the base policy is not loaded".into()))
     }
 
-    /// The gold reward model, loaded when first needed.
-    fn gold(&self) -> Result<&LocalReward> {
+    /// The gold reward, loaded when first needed.
+    fn gold(&self) -> Result<&dyn RewardFn> {
         if self.gold.get().is_none() {
-            let _ = self.gold.set(models::reward(&self.gold_spec()?, &self.model_options())?);
+            let _ = self.gold.set(models::any_reward(&self.gold_spec()?, &self.model_options())?);
         }
-        self.gold.get().ok_or_else(|| Error::Run("the gold reward model is not loaded".into()))
+        let known = self.gold.get().ok_or_else(|| Error::Run("the gold reward is not loaded".into()))?;
+        Ok(known)
     }
 
-    /// The gold reward model's folder; the built-in one is laid into the run directory.
+    /// The gold reward's name; the built-in model is laid into the run directory.
     fn gold_spec(&self) -> Result<String> {
         if self.recipe.gold != "builtin" {
             return Ok(self.recipe.gold.clone());
@@ -123,7 +123,7 @@ impl Run<'_> {
         self.dir.stage("models", &manifest, || {
             let models = [
                 ("policy".to_string(), LocalPolicy::identity(self.base()?).to_string()),
-                ("gold".to_string(), LocalReward::identity(self.gold()?).to_string()),
+                ("gold".to_string(), self.gold()?.identity()),
             ];
             let inputs = [
                 ("prompts.jsonl".to_string(), file_digest(&train)?),

@@ -21,7 +21,7 @@ pub struct Recipe {
     pub dtype: Dtype,
     /// The base policy: a model as on the command line.
     pub policy: String,
-    /// The gold reward model: a model as on the command line, or `builtin`.
+    /// The gold reward, as on the command line (a model, a URL, `program:arithmetic`, …), or `builtin`.
     pub gold: String,
     /// Where prompts come from.
     pub prompts: Prompts,
@@ -159,7 +159,8 @@ impl Default for Select {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Feedback {
-    /// `gold` (the recipe's gold reward model), `labels`, or `web`: people, in the annotation app.
+    /// `gold` (the recipe's gold reward model), `labels`, `web`: people, in the annotation app, or
+    /// `judge:URL`: an LLM behind a server.
     pub oracle: String,
     /// `bt` or `flip:P`.
     pub noise: Option<String>,
@@ -172,7 +173,7 @@ fn name_or_table<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::resu
         type Value = Feedback;
 
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a table, or gold, labels or web")
+            f.write_str("a table, or gold, labels, web or judge:URL")
         }
 
         fn visit_str<E: serde::de::Error>(self, oracle: &str) -> std::result::Result<Feedback, E> {
@@ -371,8 +372,12 @@ impl Recipe {
             }
         }
         self.select.pairs.parse::<gainsay_core::select::PairRule>()?;
-        if !["gold", "labels", "web"].contains(&self.feedback.oracle.as_str()) {
-            return Err(format!("feedback.oracle is `{}`; it is gold, labels or web", self.feedback.oracle));
+        let judged = self.feedback.oracle.strip_prefix("judge:").is_some_and(|url| !url.is_empty());
+        if !judged && !["gold", "labels", "web"].contains(&self.feedback.oracle.as_str()) {
+            return Err(format!("feedback.oracle is `{}`; it is gold, labels, web or judge:URL", self.feedback.oracle));
+        }
+        if judged && self.feedback.noise.is_some() {
+            return Err("feedback.noise is for simulated annotators; a judge errs by itself".into());
         }
         if let Some(noise) = &self.feedback.noise {
             noise.parse::<gainsay_core::oracle::Noise>().map_err(|e| format!("feedback.noise: {e}"))?;
@@ -390,5 +395,43 @@ impl Recipe {
             return Err("temperatures are above 0".into());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GUIDE: &str = include_str!("../../../../docs/recipe.md");
+
+    #[test]
+    fn the_guide_names_every_key_with_its_default_and_its_examples_are_recipes() {
+        let mut blocks = GUIDE.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let whole = blocks.next().expect("the reference");
+        assert_eq!(toml::from_str::<Recipe>(whole).expect("a recipe"), Recipe::default());
+        // Keys without a default stand there behind a `#`.
+        let uncommented: String = whole.lines().map(|line| format!("{}\n", line.trim_start_matches("# "))).collect();
+        let given: toml::Table = uncommented.parse().expect("TOML");
+        let known = toml::Table::try_from(Recipe {
+            prompts: Prompts { heldout: Some(String::new()), ..Prompts::default() },
+            proxy: Proxy { model: Some(String::new()), preferences: Some(String::new()), ..Proxy::default() },
+            feedback: Feedback { noise: Some(String::new()), ..Feedback::default() },
+            tune: PolicyTraining { max_new_tokens: Some(1), ..PolicyTraining::default() },
+            ..Recipe::default()
+        })
+        .expect("a table");
+        let keys = |table: &toml::Table| -> Vec<String> {
+            let inner = |(name, value): (&String, &toml::Value)| match value {
+                toml::Value::Table(table) => table.keys().map(|key| format!("{name}.{key}")).collect(),
+                _ => vec![name.clone()],
+            };
+            let mut keys: Vec<String> = table.iter().flat_map(inner).collect();
+            keys.sort();
+            keys
+        };
+        assert_eq!(keys(&given), keys(&known));
+        for example in blocks {
+            toml::from_str::<Recipe>(example).expect("a recipe").check().expect("which makes sense");
+        }
     }
 }

@@ -151,7 +151,7 @@ fn wrong_input_is_refused_with_a_remedy() {
     ok(gainsay(dir.path(), &["annotate", "import", "--in", "p.jsonl", "--format", "preferences", "--db", "a.db"]));
     std::fs::write(dir.path().join("bare.jsonl"), PREFERENCES.split(",\"votes\"").next().unwrap().to_owned() + "}")
         .unwrap();
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 14] = [
         (&["serve", "--db", "a.db", "--host", "0.0.0.0", "--port", "0"], "GAINSAY_ADMIN_SECRET"),
         (&["serve", "--db", "empty.db", "--port", "0"], "--in"),
         (&["serve", "--in", "p.jsonl", "--db", "b.db", "--port", "0"], "p.jsonl"),
@@ -170,6 +170,8 @@ fn wrong_input_is_refused_with_a_remedy() {
         (&["import", "--in", "bad.csv", "--format", "csv", "--out", "x.jsonl"], "row 2: the answer `best`"),
         (&["import", "--in", "p.jsonl", "--format", "label-studio", "--out", "x.jsonl"], "p.jsonl"),
         (&["agreement", "--in", "missing.jsonl"], "missing.jsonl"),
+        (&["agreement", "--db", "mistyped.db"], "mistyped.db: there is no such database"),
+        (&["export", "--db", "mistyped.db", "--out", "x.jsonl"], "mistyped.db: there is no such database"),
     ];
     for (args, said) in cases {
         let args: Vec<&str> = ["annotate"].iter().chain(args).copied().collect();
@@ -179,5 +181,5 @@ fn wrong_input_is_refused_with_a_remedy() {
         assert!(output.stdout.is_empty(), "{args:?}: {}", stdout(&output));
         assert!(text.contains(said) && text.lines().count() <= 3, "{args:?}: {text}");
     }
-    assert!(!dir.path().join("x.jsonl").exists());
+    assert!(!dir.path().join("x.jsonl").exists() && !dir.path().join("mistyped.db").exists());
 }

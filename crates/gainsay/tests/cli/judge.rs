@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::common::{command, ok, stderr};
+use crate::common::{command, gainsay, ok, stderr};
 
 const PAIRS: usize = 40;
 
@@ -207,4 +207,38 @@ fn a_gold_server_that_breaks_off_is_not_asked_twice() {
     assert!(!kept.exists());
     let out = fs::read_to_string(dir.path().join("out.jsonl")).expect("the preferences");
     assert!(out.lines().count() == PAIRS && !out.contains("sesame"), "{out}");
+}
+
+#[test]
+fn a_run_asks_a_judge_and_measures_by_a_known_reward() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let url = http(|body| {
+        // The first answer is the better one where it is the longer.
+        let question = body["messages"][0]["content"].as_str().unwrap_or_default();
+        let answers: Vec<usize> = question.split("\n[").map(str::len).collect();
+        let first = answers.get(2) > answers.get(3);
+        let reply = json!({ "choices": [{ "message": { "content": if first { "A" } else { "B" } } }] });
+        ("200 OK", reply)
+    });
+    let recipe = include_str!("tiny.toml")
+        .replace("rounds = 2", "rounds = 1")
+        .replace("gold = \"gold\"", &format!("gold = \"length:6\"\nfeedback = \"judge:{url}#model=judge\""));
+    fs::write(dir.path().join("tiny.toml"), recipe).expect("the recipe");
+    ok(gainsay(dir.path(), &["run", "tiny.toml", "--out", "out", "--threads", "2"]));
+    let text = |name: &str| fs::read_to_string(dir.path().join("out").join(name)).expect(name);
+    let answers = text("round-1/shf-cas/preferences.jsonl");
+    let answers: Vec<Value> = answers.lines().map(|line| serde_json::from_str(line).expect("a record")).collect();
+    assert_eq!(answers.len(), 6);
+    assert!(answers.iter().all(|answer| answer["source"] == "judge"), "{answers:?}");
+    let manifest: Value = serde_json::from_str(&text("manifest.json")).expect("JSON");
+    assert_eq!(manifest["models"]["gold"], "length:6");
+    let evaluation: Value = serde_json::from_str(&text("round-1/shf-cas/evaluation.json")).expect("JSON");
+    let gold = evaluation["metrics"]["gold_reward"]["estimate"].as_f64().expect("a gold reward");
+    assert!(gold <= 0.0, "{evaluation}");
+    // No noise on top of a judge.
+    let noisy = text("recipe.toml").replace("[feedback]", "[feedback]\nnoise = \"bt\"");
+    fs::write(dir.path().join("noisy.toml"), noisy).expect("the recipe");
+    let refused = gainsay(dir.path(), &["run", "noisy.toml", "--out", "noisy"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("a judge errs by itself"), "{}", stderr(&refused));
 }

@@ -39,6 +39,13 @@ pub enum Engine {
     Postgres,
 }
 
+impl Engine {
+    /// A `postgres://` URL names a server, anything else a file.
+    fn of(db: &str) -> Self {
+        if db.starts_with("postgres://") || db.starts_with("postgresql://") { Self::Postgres } else { Self::Sqlite }
+    }
+}
+
 /// The open database.
 pub struct Store {
     pool: AnyPool,
@@ -68,11 +75,7 @@ impl Store {
     /// A database that cannot be reached, or that another version wrote.
     pub async fn open(db: &str) -> Result<Self> {
         sqlx::any::install_default_drivers();
-        let engine = if db.starts_with("postgres://") || db.starts_with("postgresql://") {
-            Engine::Postgres
-        } else {
-            Engine::Sqlite
-        };
+        let engine = Engine::of(db);
         let wrong = |problem: String| AnnotateError::Open { db: shown(db), problem };
         let (url, connections) = match engine {
             Engine::Postgres => (db.to_string(), 16),
@@ -105,6 +108,18 @@ impl Store {
                 schema::VERSION
             ))),
         }
+    }
+
+    /// [`Store::open`] for a database that must be there already: a mistyped path makes no file.
+    ///
+    /// # Errors
+    /// A file that does not exist; what [`Store::open`] reports.
+    pub async fn open_existing(db: &str) -> Result<Self> {
+        if Engine::of(db) == Engine::Sqlite && !std::path::Path::new(db).is_file() {
+            let problem = "there is no such database; name the one that `annotate serve` or `import` made".into();
+            return Err(AnnotateError::Open { db: shown(db), problem });
+        }
+        Self::open(db).await
     }
 
     /// Which engine holds the tables.
