@@ -8,7 +8,9 @@ use gainsay_core::record::PromptRecord;
 use gainsay_lm::loss::PreferenceLoss;
 use gainsay_lm::save::{Provenance, save_policy};
 use gainsay_lm::source::Loaded;
-use gainsay_lm::train::{self, Company, Ended, PolicyMethod, PolicyOptions, PolicyReport, Shaping, TrainPrompt, Watch};
+use gainsay_lm::train::{
+    self, Company, Ended, PolicyMethod, PolicyOptions, PolicyReport, Shaping, TrainEvent, TrainPrompt, Watch,
+};
 use serde_json::json;
 
 use super::lora::Lora;
@@ -92,8 +94,8 @@ impl Options {
             loss: PreferenceLoss::Sigmoid,
             rso_beta: 0.5,
             whiten: false,
-            shaping: Shaping::default(),
-            stop_kl: None,
+            shaping: Shaping { uncertainty: wanted.uncertainty, ..Shaping::default() },
+            stop_kl: wanted.stop_kl,
             temperature: wanted.temperature,
             max_new_tokens: wanted.max_new_tokens.unwrap_or(recipe.sample.max_new_tokens),
             lora: Lora::plain(wanted.rank, wanted.alpha, 0),
@@ -159,7 +161,7 @@ fn for_training(prompts: &[PromptRecord]) -> Vec<TrainPrompt> {
 }
 
 /// Tunes a policy against `reward` and saves its adapter in `out`; with `log` also writes one
-/// line a step.
+/// line a step there, and what was seen of held-out prompts to `out/metrics.jsonl`.
 ///
 /// # Errors
 /// A policy that cannot be loaded, options out of range, a loss that is not finite, Ctrl-C.
@@ -192,7 +194,11 @@ pub fn train_policy(
     })?;
     save_policy(out, &model, &base.spec, &provenance(&base.identity, reward, options, &resolved, &done))?;
     if let Some(path) = log {
-        files::write_atomic(path, &step_lines(&done)?)?;
+        if !done.heldout.is_empty() {
+            let looks: Vec<TrainEvent> = done.heldout.iter().map(|look| TrainEvent::Heldout(look.clone())).collect();
+            files::write_atomic(out.join("metrics.jsonl"), &lines(&looks)?)?;
+        }
+        files::write_atomic(path, &lines(&done.steps)?)?;
     }
     kept.finish()?;
     if done.ended != Ended::Steps {
@@ -268,10 +274,11 @@ fn provenance(
     }
 }
 
-fn step_lines(report: &PolicyReport) -> Result<Vec<u8>> {
+/// One line of JSON a value.
+fn lines<T: serde::Serialize>(values: &[T]) -> Result<Vec<u8>> {
     let mut lines = Vec::new();
-    for step in &report.steps {
-        serde_json::to_writer(&mut lines, step).map_err(|e| Error::Run(e.to_string()))?;
+    for value in values {
+        serde_json::to_writer(&mut lines, value).map_err(|e| Error::Run(e.to_string()))?;
         lines.push(b'\n');
     }
     Ok(lines)

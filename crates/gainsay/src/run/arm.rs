@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::models;
 use crate::recipes::evaluate::{Setting, Subject, evaluate};
 use crate::recipes::feedback;
+use crate::recipes::train_policy::Heldout;
 use crate::recipes::{judge, sample, select, train_policy, train_reward};
 
 impl Run<'_> {
@@ -123,11 +124,21 @@ impl Run<'_> {
             let reward = models::reward(&reward_spec, &self.model_options())?;
             let prompts: Vec<PromptRecord> = files::read_all(self.dir.path("prompts.jsonl"))?;
             let options = train_policy::Options::of_recipe(self.recipe, round)?;
-            train_policy::train_policy(&start, &reward, &prompts, None, &out, Some(&log), &options)
+            let heldout = self.looks()?;
+            train_policy::train_policy(&start, &reward, &prompts, heldout.as_ref(), &out, Some(&log), &options)
                 .map(|(figures, _)| figures)
         })?;
         // Also where a kill came between the stage's last file and this.
         clear_checkpoints(&out)
+    }
+
+    /// The held-out prompts that a training looks at. It is not stopped by them: they measure its result.
+    fn looks(&self) -> Result<Option<Heldout<'_>>> {
+        if self.recipe.tune.look_every == 0 {
+            return Ok(None);
+        }
+        let prompts = files::read_all(self.dir.path("heldout.jsonl"))?;
+        Ok(Some(Heldout { prompts, gold: Some(self.gold()?), every: self.recipe.tune.look_every, patience: 0 }))
     }
 
     fn evaluate_arm(&self, round: u32, arm: &str) -> Result<()> {

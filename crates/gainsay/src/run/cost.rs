@@ -87,9 +87,14 @@ pub fn count(recipe: &Recipe) -> Result<Cost> {
     let pool = train.len() * recipe.sample.n;
     let evaluation = heldout.len() * (recipe.evaluate.n + recipe.evaluate.kl_n);
     let tuned = if recipe.tune.method == "none" { 0 } else { recipe.tune.steps * recipe.tune.prompts * recipe.tune.k };
+    // A look draws one completion a held-out prompt, before the first step too.
+    let looks = match (tuned, recipe.tune.look_every) {
+        (0, _) | (_, 0) => 0,
+        (_, every) => rounds * arms * (1 + recipe.tune.steps.div_ceil(every)) * heldout.len(),
+    };
     let tuned_sequence = prompt + recipe.tune.max_new_tokens.unwrap_or(length);
     let evaluations = 1 + rounds * arms;
-    let completions = pools * pool + rounds * arms * tuned + evaluations * evaluation;
+    let completions = pools * pool + rounds * arms * tuned + evaluations * evaluation + looks;
     let old = if recipe.proxy.model.is_some() { 0 } else { recipe.proxy.pairs };
     let pairs: usize = old + arms * (1..=rounds).map(|round| old + round * recipe.select.budget).sum::<usize>();
     Ok(Cost {
@@ -98,6 +103,7 @@ pub fn count(recipe: &Recipe) -> Result<Cost> {
         sampled_tokens: completions * length,
         scored_tokens: 2 * pools * pool * sequence
             + 2 * rounds * arms * tuned * tuned_sequence
+            + 4 * looks * tuned_sequence
             + 3 * evaluations * evaluation * sequence,
         trained_tokens: pairs * 2 * recipe.reward.epochs * sequence + rounds * arms * tuned * tuned_sequence,
     })

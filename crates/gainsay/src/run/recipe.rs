@@ -252,6 +252,13 @@ pub struct PolicyTraining {
     pub lr: f64,
     /// Weight of the KL penalty.
     pub beta: f64,
+    /// What is taken off a reward, in standard deviations of the reward model's heads.
+    pub uncertainty: f64,
+    /// Stop where the KL passes this, nats a sequence.
+    pub stop_kl: Option<f64>,
+    /// Steps between two looks at the held-out prompts, for the over-optimization curve; 0 for none.
+    /// Nothing is decided by them.
+    pub look_every: usize,
     /// Sampling temperature; the gradient is that of logits / temperature.
     pub temperature: f64,
     /// Longest completion; by default that of `sample`.
@@ -271,6 +278,9 @@ impl Default for PolicyTraining {
             k: 4,
             lr: 3e-4,
             beta: 0.05,
+            uncertainty: 0.0,
+            stop_kl: None,
+            look_every: 0,
             temperature: 0.7,
             max_new_tokens: None,
             rank: 8,
@@ -391,6 +401,16 @@ impl Recipe {
         if !["ppo", "none"].contains(&self.tune.method.as_str()) && self.tune.k < 2 {
             return Err("tune.k is below 2; RLOO's baseline is the mean of the other completions".into());
         }
+        if self.tune.uncertainty < 0.0 || (self.tune.uncertainty > 0.0 && self.reward.heads < 2) {
+            return Err(format!(
+                "tune.uncertainty is {}; it is at least 0, and where above it reads the heads of an ensemble: set \
+                 reward.heads, for example to 8",
+                self.tune.uncertainty
+            ));
+        }
+        if self.tune.stop_kl.is_some_and(|kl| kl <= 0.0) {
+            return Err("tune.stop_kl is not above 0".into());
+        }
         if self.tune.temperature <= 0.0 || self.sample.temperature < 0.0 {
             return Err("temperatures are above 0".into());
         }
@@ -399,39 +419,5 @@ impl Recipe {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GUIDE: &str = include_str!("../../../../docs/recipe.md");
-
-    #[test]
-    fn the_guide_names_every_key_with_its_default_and_its_examples_are_recipes() {
-        let mut blocks = GUIDE.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
-        let whole = blocks.next().expect("the reference");
-        assert_eq!(toml::from_str::<Recipe>(whole).expect("a recipe"), Recipe::default());
-        // Keys without a default stand there behind a `#`.
-        let uncommented: String = whole.lines().map(|line| format!("{}\n", line.trim_start_matches("# "))).collect();
-        let given: toml::Table = uncommented.parse().expect("TOML");
-        let known = toml::Table::try_from(Recipe {
-            prompts: Prompts { heldout: Some(String::new()), ..Prompts::default() },
-            proxy: Proxy { model: Some(String::new()), preferences: Some(String::new()), ..Proxy::default() },
-            feedback: Feedback { noise: Some(String::new()), ..Feedback::default() },
-            tune: PolicyTraining { max_new_tokens: Some(1), ..PolicyTraining::default() },
-            ..Recipe::default()
-        })
-        .expect("a table");
-        let keys = |table: &toml::Table| -> Vec<String> {
-            let inner = |(name, value): (&String, &toml::Value)| match value {
-                toml::Value::Table(table) => table.keys().map(|key| format!("{name}.{key}")).collect(),
-                _ => vec![name.clone()],
-            };
-            let mut keys: Vec<String> = table.iter().flat_map(inner).collect();
-            keys.sort();
-            keys
-        };
-        assert_eq!(keys(&given), keys(&known));
-        for example in blocks {
-            toml::from_str::<Recipe>(example).expect("a recipe").check().expect("which makes sense");
-        }
-    }
-}
+#[path = "recipe_tests.rs"]
+mod tests;

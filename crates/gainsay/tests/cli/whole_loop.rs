@@ -58,6 +58,11 @@ pub fn assert_same(a: &BTreeMap<PathBuf, Vec<u8>>, b: &BTreeMap<PathBuf, Vec<u8>
 #[test]
 fn two_rounds_run_through_and_a_killed_run_ends_in_the_same_bytes() {
     let dir = prepared();
+    // With an ensemble whose spread lowers rewards, and looks at the held-out prompts.
+    let recipe = include_str!("tiny.toml")
+        .replace("[reward]", "[reward]\nheads = 4")
+        .replace("[tune]", "[tune]\nuncertainty = 0.5\nstop_kl = 50.0\nlook_every = 2");
+    fs::write(dir.path().join("tiny.toml"), recipe).expect("the recipe");
     let output = ok(run(dir.path(), "whole"));
     assert!(stdout(&output).trim_end().ends_with("report.html"));
     let whole = files(&dir.path().join("whole"));
@@ -66,9 +71,15 @@ fn two_rounds_run_through_and_a_killed_run_ends_in_the_same_bytes() {
         "comparison.json",
         "round-2/shf-cas/evaluation.json",
         "round-2/random-spread/policy/adapter_model.safetensors",
+        "round-1/shf-cas/policy/metrics.jsonl",
     ] {
         assert!(whole.contains_key(Path::new(name)), "{name} is missing: {:?}", whole.keys());
     }
+    let looks = String::from_utf8_lossy(&whole[Path::new("round-1/shf-cas/policy/metrics.jsonl")]);
+    // Before the first of three steps, after the second, and at the end.
+    let steps: Vec<_> = looks.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).expect("JSON")).collect();
+    assert_eq!(steps.iter().map(|l| l["step"].as_u64()).collect::<Vec<_>>(), [Some(0), Some(2), Some(3)]);
+    assert!(steps.iter().all(|l| l["event"] == "heldout" && l["gold"].is_number()), "{looks}");
     let leftover =
         whole.keys().find(|name| name.to_string_lossy().contains("journal") || name.to_string_lossy().contains("tmp"));
     assert_eq!(leftover, None, "scratch files stay behind");
