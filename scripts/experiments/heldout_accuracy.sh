@@ -5,15 +5,17 @@
 #
 # head: five folds judge every pair (seconds once the features are cached). lora, full: a third of the pairs is
 # held out. LIMIT pairs (0: all), at most EACH a prompt (0: all), drawn with seed 0 from those that have an order;
-# SEEDS ("0 1 2"), MAX_TOKENS (512), DTYPE (f32), LAST_LAYERS (0: all). On 2 cores without AVX-512, 1,000 pairs of
+# SEEDS ("0 1 2"), MAX_TOKENS (1024), DTYPE (f32), LAST_LAYERS (0: all). On 2 cores without AVX-512, 1,000 pairs of
 # hh-rlhf take about 10 minutes for their features and half an hour with all weights.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 method=$1 data=$2 out=${3:-runs/heldout-accuracy} gainsay=${GAINSAY:-target/release/gainsay}
 mkdir -p "$out"
-name=$(basename "$data" | cut -d. -f1)
-[ -s "$out/$name.all.jsonl" ] || "$gainsay" data convert "$data" --to preferences --out "$out/$name.all.jsonl"
-python3 - "$out/$name" "${LIMIT:-0}" "${EACH:-0}" <<'PY'
+set -- "${LIMIT:-0}" "${EACH:-0}" "${MAX_TOKENS:-1024}" "${DTYPE:-f32}" "${LAST_LAYERS:-0}"
+# Other settings are other files.
+name=$(basename "$data" | cut -d. -f1)-$(sha256sum "$data" | cut -c1-8)-$1-$2-$3-$4-$5
+"$gainsay" data convert "$data" --to preferences --out "$out/$name.all.jsonl"
+python3 - "$out/$name" "$1" "$2" <<'PY'
 import collections, json, random, sys
 name, limit, each = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 rows = [row for row in map(json.loads, open(f"{name}.all.jsonl")) if row["p_first"] in (0, 1)]
@@ -29,13 +31,13 @@ with open(f"{name}.jsonl", "w") as f:
 PY
 case $method in
     head) more="--folds 5 --heldout 0 --cache $out/cache" ;;
-    lora) more="--heldout 0.33 --last-layers ${LAST_LAYERS:-0}" ;;
+    lora) more="--heldout 0.33 --last-layers $5" ;;
     full) more="--heldout 0.33" ;;
 esac
 for seed in ${SEEDS:-0 1 2}; do
     result="$out/$name-$method-$seed.json"
     [ -s "$result" ] || { "$gainsay" train reward --model smollm2-135m --method "$method" --in "$out/$name.jsonl" --seed "$seed" \
-        --dtype "${DTYPE:-f32}" --max-tokens "${MAX_TOKENS:-512}" --json $more --out "$out/$name-$method-$seed" \
+        --dtype "$4" --max-tokens "$3" --json $more --out "$out/$name-$method-$seed" \
         >"$result.partial" && mv "$result.partial" "$result"; }
     python3 - "$result" "$name $method seed $seed" <<'PY'
 import json, sys

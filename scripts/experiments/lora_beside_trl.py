@@ -138,11 +138,16 @@ def main():
     parser.add_argument("--train", type=int, default=900)
     parser.add_argument("--test", type=int, default=900)
     parser.add_argument("--last-layers", type=int, default=10)
-    parser.add_argument("--max-tokens", type=int, default=320)
+    parser.add_argument("--max-tokens", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "runs/lora-beside-trl")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    settings = {name: str(value) for name, value in vars(args).items() if name != "out"}
+    noted = args.out / "settings.json"
+    if noted.exists() and json.loads(noted.read_text()) != settings:
+        parser.error(f"{args.out} holds results of other settings; name another --out")
+    noted.write_text(json.dumps(settings))
     parts = split(args)
     answers = [
         {"schema": 1, "id": f"t{n}", "prompt": row["prompt"], "completions": [row["first"], row["second"]]}

@@ -344,15 +344,17 @@ fn labeled_answers_are_pairs_where_preferences_are_asked_for() {
     // What is wrong is told by the row's line, and a file without any pair is none.
     let wrong = json!({"prompt":"q","responses":[answer("a", json!(1.5))]});
     assert_eq!(
-        pairs(&[pool, wrong]).unwrap_err(),
+        pairs(&[pool.clone(), wrong]).unwrap_err(),
         "a.jsonl:2: not a preference record: responses[0]: gold is 1.5: in a pool it must lie between 0 and 1"
     );
-    assert!(pairs(&[lone]).unwrap_err().contains("no record"), "{}", pairs(&[json!({"prompt":"r"})]).unwrap_err());
     let bare = json!({"id":"p","prompt":"s","completions":[{"text":"a"},{"text":"b"}]});
-    assert_eq!(
-        pairs(&[bare]).unwrap_err(),
-        "a.jsonl:1: not a preference record: it looks like a prompt record; name a file of preference records"
-    );
+    let none = pairs(&[lone.clone(), bare.clone()]).unwrap_err();
+    assert!(none.contains("not a preference record: the completions have no gold labels"), "{none}");
+    assert_eq!(pairs(&[bare, pool.clone()]).unwrap()[0].id, "row-2/0-1");
+    // Rows without an id have the same one as where prompts are asked for.
+    let (of_pairs, of_prompts) =
+        (pairs(&[pool.clone(), pool.clone()]).unwrap(), prompts(&[pool.clone(), pool]).unwrap());
+    assert_eq!(of_pairs[3].id, format!("{}/0-1", of_prompts[1].id));
 }
 
 fn mapped(name: &str, text: &str, map: &str) -> Result<Vec<PromptRecord>, String> {

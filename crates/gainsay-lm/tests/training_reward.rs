@@ -395,13 +395,14 @@ fn a_cross_validation_that_is_broken_off_goes_on_in_its_fold() {
     let folder = tempfile::tempdir().unwrap();
     let records = vowel_pairs(40, 5);
     let options = options(RewardMethod::Lora);
-    let kept = |name: &str| gainsay_lm::train::Checkpoints {
+    let of_run = |name: &str, run: &str| gainsay_lm::train::Checkpoints {
         dir: folder.path().join(name),
         every: 2,
         latest_only: false,
-        run: "run".into(),
+        run: run.into(),
         base: "tiny".into(),
     };
+    let kept = |name: &str| of_run(name, "run");
     // Breaks off behind the `limit`-th step; returns the result, each fold's steps, and how often texts were read.
     let run = |name: &str, limit: usize| {
         let checkpoints = kept(name);
@@ -424,11 +425,20 @@ fn a_cross_validation_that_is_broken_off_goes_on_in_its_fold() {
     let whole = whole.unwrap();
     assert!(reads > 0);
     assert!(run("cut", steps[0] + 3).0.is_err());
+    // What another run left is refused before anything is done, and is there afterwards.
+    let other = of_run("cut", "other");
+    let mut company = RewardCompany { checkpoints: Some(&other), ..RewardCompany::default() };
+    let refused = cross_validate(&base(), &records, &options, 2, &mut company, &mut |_: &TrainEvent| panic!("work"));
+    assert!(refused.unwrap_err().to_string().contains("checkpoints of another run"));
     // Neither the first fold nor the steps of the second up to its checkpoint are made again, nor the features.
     let (resumed, more, reads) = run("cut", usize::MAX);
     assert_eq!((resumed.unwrap(), more, reads), (whole.clone(), vec![steps[1] - 2], 0));
     let (again, more, _) = run("cut", usize::MAX);
     assert_eq!((again.unwrap(), more), (whole, vec![]));
+    // Once the run is over, another takes its place.
+    kept("cut").finish().unwrap();
+    let mut company = RewardCompany { checkpoints: Some(&other), ..RewardCompany::default() };
+    assert!(cross_validate(&base(), &records, &options, 2, &mut company, &mut quiet()).is_ok());
 }
 
 #[test]

@@ -134,6 +134,11 @@ impl Address {
         Ok(())
     }
 
+    /// Whether the URL's path holds a key, `/k/KEY`.
+    pub fn holds_key(&self) -> bool {
+        self.path_key().is_some()
+    }
+
     /// The key in the URL's path, `/k/KEY`.
     pub(crate) fn path_key(&self) -> Option<&str> {
         key_in(&self.base).map(|key| &self.base[key])

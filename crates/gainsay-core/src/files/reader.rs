@@ -36,9 +36,14 @@ pub struct Reader<T> {
     /// Records of this file, and of all files.
     count: u64,
     total: u64,
+    /// Rows of all files: what a row without an id is named by.
+    row: u64,
     seen: Option<HashMap<u64, (u32, u64), BuildHasherDefault<DefaultHasher>>>,
     done: bool,
 }
+
+/// Why answers make no preferences.
+const NO_GOLD: &str = "the completions have no gold labels to compare them by";
 
 enum Source<T> {
     /// Not opened yet.
@@ -64,7 +69,7 @@ impl<T: Record> Reader<T> {
         let rows = Source::Rows(Rows::open(&path, T::KIND)?);
         let map = map.cloned();
         let (read, pending) = (Vec::new(), VecDeque::new());
-        Ok(Self { path, further, read, map, rows, pending, count: 0, total: 0, seen: None, done: false })
+        Ok(Self { path, further, read, map, rows, pending, count: 0, total: 0, row: 0, seen: None, done: false })
     }
 
     /// Refuses a second record with the same id, naming both lines. Keeps a 64-bit hash and a
@@ -98,7 +103,7 @@ impl<T: Record> Reader<T> {
             }
             let Some(next) = self.further.pop_front() else { return Ok(None) };
             self.read.push(std::mem::replace(&mut self.path, next));
-            (self.rows, self.count) = (Source::Closed, 0);
+            (self.rows, self.count, self.row) = (Source::Closed, 0, self.row.max(self.total));
             self.rows = Source::Rows(Rows::open(&self.path, T::KIND).map_err(|error| error.fault)?);
         }
     }
@@ -114,11 +119,16 @@ impl<T: Record> Reader<T> {
     }
 
     fn next_of_rows(&mut self) -> Result<Option<T>, Fault> {
-        let number = self.total + 1;
+        let first = self.count == 0;
         while self.pending.is_empty() {
             let Source::Rows(rows) = &mut self.rows else { return Ok(None) };
-            let Some(row) = rows.advance()? else { return Ok(None) };
-            self.pending.extend(records(row, number)?);
+            let Some(row) = rows.advance()? else {
+                // Rows there were, as the first is read elsewhere.
+                let nothing = || Fault::Shape { kind: T::KIND, what: NO_GOLD.into() };
+                return if first { Err(nothing()) } else { Ok(None) };
+            };
+            self.row += 1;
+            self.pending.extend(records(row, self.row)?);
         }
         Ok(self.pending.pop_front())
     }
@@ -139,7 +149,8 @@ impl<T: Record> Reader<T> {
         match object.filter(|_| T::GATHERS).and_then(|first| Some((Gather::of(&first, self.map.as_ref())?, first))) {
             Some((gather, first)) => self.gather(gather, first),
             None => {
-                self.pending.extend(records(row, self.total + 1)?);
+                self.row += 1;
+                self.pending.extend(records(row, self.row)?);
                 self.next_of_rows()
             }
         }
@@ -177,8 +188,7 @@ impl<T: Record> Reader<T> {
         }
         if records.is_empty() {
             self.rows = Source::Gathered { records: records.into_iter(), at: first };
-            let what = "the completions have no gold labels to compare them by".to_string();
-            return Err(Fault::Shape { kind: T::KIND, what });
+            return Err(Fault::Shape { kind: T::KIND, what: NO_GOLD.into() });
         }
         self.rows = Source::Gathered { records: records.into_iter(), at: first };
         self.next_of_gathered()

@@ -70,8 +70,8 @@ pub fn prompt_row(row: &Map<String, Value>, number: u64) -> Option<Result<Prompt
     }
 }
 
-/// Reads row `number` (1-based) as a prompt whose completions have gold: a pool, or one of our own
-/// records. `None`: another format, or no completion has any.
+/// Reads row `number` (1-based) as a prompt with completions that gold may compare: a pool, or one of
+/// our own records. `None`: another format, or no completions.
 pub fn labeled_row(row: &Map<String, Value>, number: u64) -> Option<Result<PromptRecord, String>> {
     let record = match DataFormat::of(row)?.0 {
         DataFormat::Pool => pools::row(row, number),
@@ -83,7 +83,7 @@ pub fn labeled_row(row: &Map<String, Value>, number: u64) -> Option<Result<Promp
         _ => return None,
     };
     match record {
-        Ok(record) if record.completions.iter().all(|c| c.gold.is_none()) => None,
+        Ok(record) if record.completions.is_empty() => None,
         record => Some(record),
     }
 }

@@ -147,11 +147,30 @@ fn a_bf16_row_has_the_same_bits_in_every_batch_and_with_every_number_of_threads(
 
 #[test]
 fn bf16_keeps_infinities_and_nans() {
-    let a = [f32::INFINITY, 0.5, f32::NAN, 0.5, 3e38, 0.5];
     let b = PackedWeight::transposed(&[1.0, 1.0], 1, 2, Precision::Bf16);
-    let mut c = [0.0; 3];
-    matmul(3, &a, Left::Rows, &b, &mut c, false);
-    assert!(c[0] == f32::INFINITY && c[1].is_nan() && (c[2] / 3e38 - 1.0).abs() < 0.004, "{c:?}");
+    for m in [3, 60] {
+        let a = [f32::INFINITY, 0.5, f32::NAN, 0.5, 3e38, 0.5].repeat(m / 3);
+        let mut c = vec![0.0; m];
+        matmul(m, &a, Left::Rows, &b, &mut c, false);
+        for c in c.chunks_exact(3) {
+            assert!(c[0] == f32::INFINITY && c[1].is_nan() && (c[2] / 3e38 - 1.0).abs() < 0.004, "{c:?}");
+        }
+    }
+}
+
+#[test]
+fn a_bf16_row_has_the_same_bits_alone_also_transposed_and_added_to_what_is_there() {
+    let (m, n, k) = (60, 70, 192);
+    let (a, w, start) = (noise(m * k, 1), noise(n * k, 2), noise(m * n, 3));
+    let columns: Vec<f32> = (0..k * m).map(|i| a[i % m * k + i / m]).collect();
+    let b = PackedWeight::plain(&w, k, n, Precision::Bf16);
+    let mut whole = start.clone();
+    matmul(m, &columns, Left::Columns, &b, &mut whole, true);
+    for row in 0..m {
+        let mut alone = start[row * n..(row + 1) * n].to_vec();
+        matmul(1, &a[row * k..(row + 1) * k], Left::Rows, &b, &mut alone, true);
+        assert_eq!(alone, whole[row * n..(row + 1) * n], "row {row}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::common::{close, noise, slopes, wide};
 use gainsay_kernels::gemm::{PackedWeight, Precision};
+use gainsay_kernels::pool::with_threads;
 use gainsay_kernels::softmax::{exp_scaled, log_normalizer};
 use gainsay_kernels::vocab::{Vocab, VocabGrads, token_logps, token_logps_backward};
 
@@ -93,18 +94,23 @@ fn a_rows_log_prob_and_gradient_have_the_same_bits_in_every_batch() {
         for precision in [Precision::F32, Precision::Bf16] {
             let packed = PackedWeight::transposed(&output, vocab, width, precision);
             let plain = PackedWeight::plain(&output, vocab, width, precision);
-            let run = |from: usize, rows: usize| {
+            let run = |from: usize, rows: usize, threads: usize| {
                 let hidden = &hidden[from * width..(from + rows) * width];
                 let vocab =
-                    Vocab { hidden, output: &packed, targets: &targets[from..from + rows], inverse_temperature: 1.0 };
-                let mut dh = vec![0.0; hidden.len()];
-                let grads = VocabGrads { output: &plain, d_hidden: &mut dh, d_output: None };
-                token_logps_backward(vocab, &d_logp[from..from + rows], grads);
-                (token_logps(vocab), dh)
+                    Vocab { hidden, output: &packed, targets: &targets[from..from + rows], inverse_temperature: 0.8 };
+                let (mut dh, mut du) = (vec![0.0; hidden.len()], vec![0.0; output.len()]);
+                let grads = VocabGrads { output: &plain, d_hidden: &mut dh, d_output: Some(&mut du) };
+                let logps = with_threads(threads, || {
+                    token_logps_backward(vocab, &d_logp[from..from + rows], grads);
+                    token_logps(vocab)
+                });
+                (logps, dh, du)
             };
-            let whole = run(0, rows);
+            // One thread has blocks of many rows, a hundred have blocks of 14.
+            let whole = run(0, rows, 1);
+            assert_eq!(run(0, rows, 100), whole, "{vocab} {precision:?}");
             for (from, rows) in [(0, 1), (7, 3), (100, 15), (41, 200)] {
-                let part = run(from, rows);
+                let part = run(from, rows, 2);
                 assert_eq!(part.0, whole.0[from..from + rows], "{vocab} {precision:?}");
                 assert_eq!(part.1, whole.1[from * width..(from + rows) * width], "{vocab} {precision:?}");
             }

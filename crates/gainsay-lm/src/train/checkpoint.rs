@@ -82,6 +82,40 @@ impl Checkpoints {
         Self { dir: self.dir.join(&name), latest_only: true, run: format!("{} {name}", self.run), ..self.clone() }
     }
 
+    /// Makes sure, before hours of work, that what lies in the folder is this run's. What a finished run left
+    /// is removed: another may take its place.
+    ///
+    /// # Errors
+    /// Checkpoints of another run; a folder that cannot be read or written.
+    pub(super) fn claim(&self, folds: usize) -> Result<(), LmError> {
+        if self.every == 0 {
+            return Ok(());
+        }
+        let folds: Vec<Self> = (0..folds).map(|fold| self.of_fold(fold, folds)).collect();
+        let mut foreign = false;
+        for own in folds.iter().chain([self]) {
+            let latest = own.steps()?.pop().map(|step| own.folder(step).join(STATE));
+            for file in latest.into_iter().chain([own.dir.join(JUDGED)]).filter(|file| file.is_file()) {
+                foreign |= read_json(&file)?["run"] != json!(own.run);
+            }
+        }
+        if foreign && !self.dir.join(FINISHED).is_file() {
+            return Err(self.foreign());
+        }
+        for own in folds.iter().filter(|own| foreign && own.dir.is_dir()) {
+            fs::remove_dir_all(&own.dir).map_err(LmError::write(&own.dir))?;
+        }
+        Ok(())
+    }
+
+    fn foreign(&self) -> LmError {
+        LmError::Input(format!(
+            "{}: checkpoints of another run (its model, data or options differ); remove the folder to begin anew, or \
+             choose another --out",
+            self.dir.display()
+        ))
+    }
+
     /// The rewards that a fold's model gave, item by item; `None` where it is not there yet.
     ///
     /// # Errors
@@ -91,10 +125,9 @@ impl Checkpoints {
         if !path.is_file() {
             return Ok(None);
         }
+        // A kill may have come before they were removed.
+        self.remove_steps()?;
         let mut state = read_json(&path)?;
-        if state["run"] != json!(self.run) {
-            return Ok(None);
-        }
         serde_json::from_value(state["rewards"].take()).map(Some).map_err(|e| LmError::format(&path, e))
     }
 
@@ -111,6 +144,10 @@ impl Checkpoints {
         let partial = path.with_extension("partial");
         write_json(&partial, &json!({ "schema": 1, "run": self.run, "rewards": rewards }))?;
         fs::rename(&partial, &path).map_err(LmError::write(&path))?;
+        self.remove_steps()
+    }
+
+    fn remove_steps(&self) -> Result<(), LmError> {
         for step in self.steps()? {
             let dir = self.folder(step);
             fs::remove_dir_all(&dir).map_err(LmError::write(&dir))?;
@@ -132,10 +169,7 @@ impl Checkpoints {
 
     /// Removes the checkpoints and the mark of a finished run.
     fn clear(&self) -> Result<(), LmError> {
-        for step in self.steps()? {
-            let dir = self.folder(step);
-            fs::remove_dir_all(&dir).map_err(LmError::write(&dir))?;
-        }
+        self.remove_steps()?;
         let path = self.dir.join(FINISHED);
         fs::remove_file(&path).map_err(LmError::write(&path))
     }
@@ -191,11 +225,7 @@ impl Checkpoints {
                 self.clear()?;
                 return Ok(None);
             }
-            return Err(LmError::Input(format!(
-                "{}: checkpoints of another run (its model, data or options differ); remove the folder to begin \
-                 anew, or choose another --out",
-                self.dir.display()
-            )));
+            return Err(self.foreign());
         }
         let path = dir.join(TENSORS);
         let bytes = fs::read(&path).map_err(LmError::read(&path))?;

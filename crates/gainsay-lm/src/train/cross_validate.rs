@@ -90,6 +90,9 @@ pub fn cross_validate<'r>(
             items.len()
         )));
     }
+    if let Some(checkpoints) = company.checkpoints {
+        checkpoints.claim(folds)?;
+    }
     let survey = survey(base, &items, options, company, progress)?;
     let labels: Vec<Label> = items.iter().map(|p| p.label.clone()).collect();
     let mut judged = vec![Vec::new(); items.len()];
@@ -98,14 +101,10 @@ pub fn cross_validate<'r>(
         let values = match options.method {
             RewardMethod::Head => head_rewards(&survey, &items, &members, options)?,
             RewardMethod::Lora | RewardMethod::Full => {
-                let pairs: Vec<PreferenceRecord> =
-                    feedback.pairs.iter().filter(|r| fold_of(&r.prompt) != fold).cloned().collect();
-                let rankings: Vec<RankingRecord> =
-                    feedback.rankings.iter().filter(|r| fold_of(&r.prompt) != fold).cloned().collect();
-                let others = Feedback { pairs: &pairs, rankings: &rankings };
+                let others = Others::of(feedback, |prompt| fold_of(prompt) != fold);
                 let test: Vec<&TrainItem> = members.iter().map(|i| &items[*i]).collect();
                 let kept = company.checkpoints.map(|checkpoints| checkpoints.of_fold(fold, folds));
-                trained_rewards(base, others, &test, options, kept.as_ref(), progress)?
+                trained_rewards(base, &others, &test, options, kept.as_ref(), progress)?
             }
         };
         members.iter().zip(values).for_each(|(i, value)| judged[*i] = value);
@@ -165,14 +164,21 @@ fn survey(
         };
         let table = features.rows(&sides, read + 1, compute)?.0;
         out.logps = (0..table.rows).map(|row| f64::from(table.row(row)[read])).collect();
-        // The training proper finds them there.
-        features.open(&base.identity, reads, width)?;
         if read > 0 {
+            // The training proper finds them there.
+            features.open(&base.identity, reads, width)?;
             features.put(&sides, |row| Some(table.row(row)[..read].to_vec()))?;
         }
     }
     features.open(&base.identity, reads, width)?;
-    out.features = features.rows(&sides, width, |new| read_features(&model, new, reads, batch_tokens))?.0.data;
+    let mut done = sides.len() - features.missing(&sides);
+    let compute = |new: &[Sequence]| {
+        let rows = read_features(&model, new, reads, batch_tokens)?;
+        done += new.len();
+        tell(progress, &TrainEvent::Features { done, total: sides.len() })?;
+        Ok(rows)
+    };
+    out.features = features.rows(&sides, width, compute)?.0.data;
     Ok(out)
 }
 
@@ -194,10 +200,25 @@ fn read_with_logps(model: &Model, sequences: &[Sequence], read: usize, batch_tok
     Ok(out)
 }
 
+/// The records of the other folds.
+struct Others {
+    pairs: Vec<PreferenceRecord>,
+    rankings: Vec<RankingRecord>,
+}
+
+impl Others {
+    fn of(feedback: Feedback<'_>, is_other: impl Fn(&Prompt) -> bool) -> Self {
+        Self {
+            pairs: feedback.pairs.iter().filter(|r| is_other(&r.prompt)).cloned().collect(),
+            rankings: feedback.rankings.iter().filter(|r| is_other(&r.prompt)).cloned().collect(),
+        }
+    }
+}
+
 /// Rewards of the items `test` by a model that was trained on `others`; kept where there are checkpoints.
 fn trained_rewards(
     base: &Loaded,
-    others: Feedback<'_>,
+    others: &Others,
     test: &[&TrainItem],
     options: &RewardTrainOptions,
     checkpoints: Option<&Checkpoints>,
@@ -208,6 +229,7 @@ fn trained_rewards(
     }
     let all = RewardTrainOptions { heldout: 0.0, ..options.clone() };
     let mut company = RewardCompany { checkpoints, ..RewardCompany::default() };
+    let others = Feedback { pairs: &others.pairs, rankings: &others.rankings };
     let (model, _) = train_reward(base.clone(), others, &all, &mut company, progress)?;
     let values = rewards(&model.model, &model.head, test, options.settings.batch_tokens)?;
     checkpoints.map(|checkpoints| checkpoints.keep_judged(&values)).transpose()?;

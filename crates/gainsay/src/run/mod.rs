@@ -5,6 +5,7 @@
 //! stage reads files and writes files; a stage whose last file is there is not run again.
 
 mod arm;
+mod check;
 pub mod cost;
 pub mod demo;
 pub mod directory;
@@ -61,6 +62,9 @@ pub fn run(recipe: &Recipe, root: &Path, threads: usize, device: Device) -> Resu
         }
     }
     run.comparison()?;
+    if let Some(gold) = run.gold.get() {
+        gold.forget();
+    }
     crate::report::write(root).map_err(|e| Error::Run(e.to_string()))
 }
 
@@ -89,7 +93,9 @@ impl Run<'_> {
     /// The gold reward, loaded when first needed.
     fn gold(&self) -> Result<&dyn RewardFn> {
         if self.gold.get().is_none() {
-            let _ = self.gold.set(models::any_reward(&self.gold_spec()?, &self.model_options())?);
+            // What a server answered before a kill is not asked again.
+            let options = ModelOptions { answers: Some(self.dir.path("gold.answers")), ..self.model_options() };
+            let _ = self.gold.set(models::any_reward(&self.gold_spec()?, &options)?);
         }
         let known = self.gold.get().ok_or_else(|| Error::Run("the gold reward is not loaded".into()))?;
         Ok(known)

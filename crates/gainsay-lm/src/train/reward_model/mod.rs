@@ -235,8 +235,14 @@ impl<'a> Run<'a> {
         let sides: Vec<Sequence> = items.iter().flat_map(|item| item.sides.clone()).collect();
         let (model, options) = (&self.weights.model, self.options);
         let width = options.reads.len() * model.backbone.config.hidden_size;
-        let mut tokens = 0;
-        let mut done = 0;
+        let mut own = FeatureCache::in_memory();
+        let cache = match self.trainable {
+            Trainable::Head => &mut company.features,
+            // The model changes: what it says now is of no use later.
+            _ => &mut own,
+        };
+        cache.open(&self.identity, &options.reads, width)?;
+        let (mut tokens, mut done) = (0, sides.len() - cache.missing(&sides));
         let compute = |new: &[Sequence]| {
             tokens += new.iter().map(|s| s.tokens.len() as u64).sum::<u64>();
             done += new.len();
@@ -244,13 +250,7 @@ impl<'a> Run<'a> {
             tell(progress, &TrainEvent::Features { done, total: sides.len() })?;
             Ok(features)
         };
-        let features = if self.trainable == Trainable::Head {
-            company.features.open(&self.identity, &options.reads, width)?;
-            company.features.rows(&sides, width, compute)?.0
-        } else {
-            // The model changes: what it says now is of no use later.
-            FeatureCache::in_memory().rows(&sides, width, compute)?.0
-        };
+        let features = cache.rows(&sides, width, compute)?.0;
         self.tokens += tokens;
         Ok(features)
     }
