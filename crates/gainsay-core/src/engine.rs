@@ -57,7 +57,8 @@ pub struct SampleRequest {
     pub n: usize,
 }
 
-/// A completion to be scored under a prompt. `token_ids`, where present, override the text.
+/// A completion to be scored under a prompt. `token_ids`, where present, override the text; a reward model reads the
+/// text where they are another tokenizer's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScoreItem<'a> {
     /// What was asked.

@@ -148,7 +148,9 @@ impl LocalReward {
     fn encode(&self, items: &[ScoreItem<'_>]) -> Result<Vec<Sequence>, LmError> {
         let config = &self.model.model.backbone.config;
         let encoder = Encoder::new(&self.model.tokenizer, config.vocab_size, config.max_positions, &self.settings);
-        let sequences = encoder.items(items)?;
+        // The policy that wrote them may have another tokenizer.
+        let own: Vec<ScoreItem<'_>> = items.iter().map(|item| encoder.own(item)).collect();
+        let sequences = encoder.items(&own)?;
         self.counters.add_truncated(sequences.iter().filter(|s| s.truncated).count());
         Ok(sequences)
     }

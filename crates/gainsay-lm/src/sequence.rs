@@ -147,6 +147,11 @@ impl<'a> Encoder<'a> {
         Ok(Sequence { tokens, prompt_len, truncated })
     }
 
+    /// [`Tokenizer::own`].
+    pub fn own<'i>(&self, item: &ScoreItem<'i>) -> ScoreItem<'i> {
+        self.tokenizer.own(item)
+    }
+
     /// [`Encoder::item`] for many; errors call the items `item 0`, `item 1` and so on.
     ///
     /// # Errors

@@ -291,6 +291,27 @@ fn a_prompt_that_both_sides_share_is_computed_once_with_the_same_gradients() {
 }
 
 #[test]
+fn ids_of_another_tokenizer_are_not_read_as_ones_own() {
+    let loaded = base();
+    let prompt = gainsay_core::record::Prompt::Text("hello".into());
+    let text = ScoreItem { prompt: &prompt, text: "abc", token_ids: None, finish: None };
+    let of = |token_ids: Option<&[u32]>| {
+        let item = ScoreItem { token_ids, ..text.clone() };
+        loaded.tokenizer.own(&item).token_ids.map(<[u32]>::to_vec)
+    };
+    // One's own, without the turn end, with it, and with a stop string that a server took off the text.
+    for own in [&[97, 98, 99][..], &loaded.tokenizer.completion_ids(&text), &[97, 98, 99, 10, 100]] {
+        assert_eq!(of(Some(own)).as_deref(), Some(own));
+    }
+    assert_eq!([of(None), of(Some(&[120, 121])), of(Some(&[97])), of(Some(&[9_999_999]))], [None, None, None, None]);
+    let head = vec![0.5; loaded.backbone.config.hidden_size];
+    let model = RewardModel::from_loaded(&Loaded { head: Some(head), ..loaded.clone() }).unwrap();
+    let rewards = LocalReward::new(model, Settings::default());
+    let foreign = ScoreItem { token_ids: Some(&[120, 121]), ..text.clone() };
+    assert_eq!(rewards.score(&[foreign]).unwrap(), rewards.score(&[text]).unwrap());
+}
+
+#[test]
 fn cross_validation_judges_every_pair_by_a_model_that_has_not_seen_it() {
     let pairs = vowel_pairs(120, 5);
     for method in [RewardMethod::Head, RewardMethod::Lora] {

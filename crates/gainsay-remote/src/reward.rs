@@ -140,6 +140,8 @@ impl RemoteReward {
 
     fn render(&self, item: &ScoreItem<'_>) -> Result<Given> {
         if let Some(renderer) = &self.renderer {
+            // By its text: the ids are the policy's, whose tokenizer need not be the reward model's.
+            let item = &ScoreItem { token_ids: None, ..item.clone() };
             let text = whole_text(renderer.as_ref(), item).map_err(|e| RemoteError::Local(e.to_string()))?;
             return Ok(Given::text(item, text));
         }

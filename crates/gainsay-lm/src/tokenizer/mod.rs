@@ -186,10 +186,10 @@ impl Tokenizer {
         if ids.starts_with(&self.leading) { ids } else { [self.leading.as_slice(), &ids].concat() }
     }
 
-    /// Ids of a completion: its `token_ids` where they are this tokenizer's; else its text, encoded on
-    /// its own, and the turn end, unless it was cut at the length limit.
+    /// Ids of a completion: its `token_ids` where present; else its text, encoded on its own, and
+    /// the turn end, unless it was cut at the length limit.
     pub fn completion_ids(&self, item: &ScoreItem<'_>) -> Vec<u32> {
-        if let Some(ids) = item.token_ids.filter(|ids| self.spells(ids, item.text)) {
+        if let Some(ids) = item.token_ids {
             return ids.to_vec();
         }
         let mut ids = self.encode(item.text);
@@ -199,8 +199,13 @@ impl Tokenizer {
         ids
     }
 
-    /// Whether ids read as a text here: those of another model's tokenizer do not. White space at the ends
-    /// and what follows the text (a stop string that a server cut off) do not count; an empty text says nothing.
+    /// An item without its ids where another tokenizer made them: a reward model's is often not the policy's.
+    pub fn own<'i>(&self, item: &ScoreItem<'i>) -> ScoreItem<'i> {
+        ScoreItem { token_ids: item.token_ids.filter(|ids| self.spells(ids, item.text)), ..item.clone() }
+    }
+
+    /// Whether ids read as a text here. White space at the ends and what follows the text (a stop string that
+    /// a server cut off) do not count; an empty text says nothing.
     fn spells(&self, ids: &[u32], text: &str) -> bool {
         let text = text.trim();
         text.is_empty() || self.decode(ids).trim_start().starts_with(text)

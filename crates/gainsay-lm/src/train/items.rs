@@ -149,7 +149,8 @@ fn source(source: Option<Source>) -> Option<String> {
 
 fn pair(record: &PreferenceRecord, encoder: &Encoder<'_>, heldout: f64) -> Result<TrainItem, LmError> {
     let side = |side, which: &str| {
-        encoder.item(&ScoreItem::side(&record.prompt, side), &format!("pair {}, {which} answer", record.id))
+        encoder
+            .item(&encoder.own(&ScoreItem::side(&record.prompt, side)), &format!("pair {}, {which} answer", record.id))
     };
     Ok(TrainItem {
         id: record.id.clone(),
@@ -171,7 +172,7 @@ fn ranking(record: &RankingRecord, encoder: &Encoder<'_>, heldout: f64) -> Resul
             let completion = record.completions.get(*place);
             let completion =
                 completion.ok_or_else(|| LmError::Input(format!("{what}: there is no such completion")))?;
-            sides.push(encoder.item(&ScoreItem::of(&record.prompt, completion), &what)?);
+            sides.push(encoder.item(&encoder.own(&ScoreItem::of(&record.prompt, completion)), &what)?);
         }
     }
     let weight = weight(&record.extra, &format!("ranking {}", record.id))?;

@@ -176,7 +176,7 @@ fn pairs(path: &Path, encoder: &Encoder<'_>, heldout: f64, out: &mut Vec<Example
 }
 
 fn sequence(encoder: &Encoder<'_>, item: &ScoreItem<'_>, id: &str) -> Result<Sequence> {
-    Ok(encoder.item(item, &format!("example {id}"))?)
+    Ok(encoder.item(&encoder.own(item), &format!("example {id}"))?)
 }
 
 fn provenance(
