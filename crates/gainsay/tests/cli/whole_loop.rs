@@ -109,7 +109,9 @@ fn another_recipe_does_not_run_into_the_same_folder() {
     let output = run(dir.path(), "run");
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     fs::remove_file(dir.path().join("run/notes.txt")).expect("removed");
-    fs::write(dir.path().join("run/recipe.toml"), recipe).expect("another recipe's resolved file");
+    let another = recipe.replace("seed = 5", "seed = 6");
+    assert_ne!(another, recipe);
+    fs::write(dir.path().join("run/recipe.toml"), another).expect("another recipe's resolved file");
     let output = run(dir.path(), "run");
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stderr(&output).contains("another recipe"), "{}", stderr(&output));
