@@ -113,10 +113,22 @@ impl<'a> Encoder<'a> {
     /// # Errors
     /// An empty prompt, one that is too long, and one that the chat template cannot express.
     pub fn prompt(&self, prompt: &Prompt, room: usize, name: &str) -> Result<(Vec<u32>, bool), LmError> {
-        let mut ids = self.tokenizer.prompt_ids(prompt, self.raw)?;
+        self.cut(self.prompt_ids(prompt, name)?, room, name)
+    }
+
+    /// The prompt's tokens, however many.
+    ///
+    /// # Errors
+    /// An empty prompt, and one that the chat template cannot express.
+    pub fn prompt_ids(&self, prompt: &Prompt, name: &str) -> Result<Vec<u32>, LmError> {
+        let ids = self.tokenizer.prompt_ids(prompt, self.raw)?;
         if ids.is_empty() {
             return Err(LmError::Input(format!("{name}: the prompt has no tokens; leave it out or give it a text")));
         }
+        Ok(ids)
+    }
+
+    fn cut(&self, mut ids: Vec<u32>, room: usize, name: &str) -> Result<(Vec<u32>, bool), LmError> {
         let excess = (ids.len() + room).saturating_sub(self.limit);
         if excess == 0 {
             return Ok((ids, false));
@@ -133,6 +145,14 @@ impl<'a> Encoder<'a> {
     /// # Errors
     /// As [`Encoder::prompt`], and token ids outside the vocabulary.
     pub fn item(&self, item: &ScoreItem<'_>, name: &str) -> Result<Sequence, LmError> {
+        self.after(self.prompt_ids(item.prompt, name)?, item, name)
+    }
+
+    /// [`Encoder::item`] where its prompt's tokens are known.
+    ///
+    /// # Errors
+    /// A sequence that is too long, and token ids outside the vocabulary.
+    pub fn after(&self, prompt: Vec<u32>, item: &ScoreItem<'_>, name: &str) -> Result<Sequence, LmError> {
         let completion = self.tokenizer.completion_ids(item);
         if let Some(id) = completion.iter().find(|&&id| id as usize >= self.vocab_size) {
             return Err(LmError::Input(format!(
@@ -141,7 +161,7 @@ impl<'a> Encoder<'a> {
                 self.vocab_size
             )));
         }
-        let (mut tokens, truncated) = self.prompt(item.prompt, completion.len(), name)?;
+        let (mut tokens, truncated) = self.cut(prompt, completion.len(), name)?;
         let prompt_len = tokens.len();
         tokens.extend(completion);
         Ok(Sequence { tokens, prompt_len, truncated })

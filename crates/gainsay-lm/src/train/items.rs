@@ -4,6 +4,7 @@ use gainsay_core::engine::ScoreItem;
 use gainsay_core::ranking::RankingRecord;
 use gainsay_core::record::{Answer, Extra, PreferenceRecord, Prompt, Source};
 use gainsay_core::rng::Key;
+use gainsay_kernels::pool;
 use serde::Serialize;
 
 use super::label::{Label, PairLabel, RankLabel};
@@ -121,12 +122,16 @@ pub fn prepare_items(
 ) -> Result<(Vec<TrainItem>, PairCounts), LmError> {
     let mut items = Vec::with_capacity(feedback.pairs.len() + feedback.rankings.len());
     let mut counts = PairCounts { rankings: feedback.rankings.len(), ..PairCounts::default() };
+    let mut compared = Vec::with_capacity(feedback.pairs.len());
     for record in feedback.pairs {
         match record.answer {
             Answer::BothBad => counts.both_bad += 1,
             Answer::Skip => counts.skipped += 1,
-            Answer::First | Answer::Second | Answer::Tie => items.push(pair(record, encoder, heldout)?),
+            Answer::First | Answer::Second | Answer::Tie => compared.push(record),
         }
+    }
+    for item in pool::map(compared.len(), |i| pair(compared[i], encoder, heldout)) {
+        items.push(item?);
     }
     for record in feedback.rankings {
         items.push(ranking(record, encoder, heldout)?);
@@ -148,9 +153,10 @@ fn source(source: Option<Source>) -> Option<String> {
 }
 
 fn pair(record: &PreferenceRecord, encoder: &Encoder<'_>, heldout: f64) -> Result<TrainItem, LmError> {
+    let prompt = encoder.prompt_ids(&record.prompt, &format!("pair {}", record.id))?;
     let side = |side, which: &str| {
-        encoder
-            .item(&encoder.own(&ScoreItem::side(&record.prompt, side)), &format!("pair {}, {which} answer", record.id))
+        let item = encoder.own(&ScoreItem::side(&record.prompt, side));
+        encoder.after(prompt.clone(), &item, &format!("pair {}, {which} answer", record.id))
     };
     Ok(TrainItem {
         id: record.id.clone(),
