@@ -12,6 +12,7 @@ transformers, peft, trl and datasets (scripts/goldens/requirements.txt) and targ
 
 import argparse
 import json
+import math
 import os
 import random
 import subprocess
@@ -65,7 +66,12 @@ def train_there(args, rows):
 
     torch.set_num_threads(2)
     tokenizer = AutoTokenizer.from_pretrained(CACHE, gguf_file=GGUF)
-    model = AutoModelForSequenceClassification.from_pretrained(CACHE, gguf_file=GGUF, num_labels=1, dtype=torch.float32)
+    loaded = AutoModelForSequenceClassification.from_pretrained(CACHE, gguf_file=GGUF, num_labels=1, dtype=torch.float32)
+    # The trainer refuses a model that came from quantized weights, though these are f32 by now.
+    if hasattr(loaded.config, "quantization_config"):
+        del loaded.config.quantization_config
+    model = type(loaded)(loaded.config)
+    model.load_state_dict(loaded.state_dict())
     model.config.pad_token_id = tokenizer.pad_token_id
 
     def turns(row):
@@ -82,7 +88,7 @@ def train_there(args, rows):
         per_device_train_batch_size=8,
         learning_rate=1e-3,
         lr_scheduler_type="cosine",
-        warmup_ratio=0.1,
+        warmup_steps=round(0.1 * math.ceil(len(rows) / 8)),
         weight_decay=0.0,
         max_grad_norm=1.0,
         center_rewards_coefficient=0.01,
