@@ -5,8 +5,8 @@
 #
 # head: five folds judge every pair (seconds once the features are cached). lora, full: a third of the pairs is
 # held out. LIMIT pairs (0: all), at most EACH a prompt (0: all), drawn with seed 0 from those that have an order;
-# SEEDS ("0 1 2"), MAX_TOKENS (1024), DTYPE (f32), LAST_LAYERS (0: all). On 2 cores without AVX-512, 1,000 pairs of
-# hh-rlhf take about 10 minutes for their features and half an hour with all weights.
+# SEEDS ("0 1 2"), MAX_TOKENS (1024), DTYPE (f32), LAST_LAYERS (0: all). Features of 900 pairs of
+# hh-rlhf took about 10 minutes on 2 cores without AVX-512.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 method=$1 data=$2 out=${3:-runs/heldout-accuracy} gainsay=${GAINSAY:-target/release/gainsay}

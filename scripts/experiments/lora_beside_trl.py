@@ -3,8 +3,8 @@
     python scripts/experiments/lora_beside_trl.py DATA [--train 900] [--test 900] [--last-layers 10] [--out FOLDER]
 
 DATA is a file of preferences in any format that `gainsay data convert` reads. Its first --train pairs in a seeded
-order train, the next --test judge. Both train SmolLM2-135M with r = 8 on q and v, alpha 16, a head, AdamW, lr 1e-3
-with a warm-up and a cosine, 8 pairs a step, one epoch, centering 0.01; they differ in where the adapter starts, in the
+order train, the next --test judge. Both train SmolLM2-135M in f32 with r = 8 on q and v of the last layers (0: of all),
+alpha 16, a head, AdamW, lr 1e-3 with a warm-up and a cosine, 8 pairs a step, one epoch, centering 0.01; they differ in where the adapter starts, in the
 order of the pairs and in the head, which starts at zero here and at random there. Both are judged by
 `gainsay score`, which reads PEFT folders. Resumable: what stands in --out is not made again. Needs torch,
 transformers, peft, trl and datasets (scripts/goldens/requirements.txt) and target/release/gainsay.

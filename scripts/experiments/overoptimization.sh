@@ -5,8 +5,8 @@
 #     scripts/experiments/overoptimization.sh PROXY [GOLD] [OUT]
 #
 # PROXY: for example runs/demo/proxy/model; GOLD: data/gold by default. STEPS (200), BATCH (8 prompts a step), K (4
-# completions a prompt), TOKENS (64 at most), LR (1e-3), LOOK (10 steps between looks). A step takes about 8 s on 2 cores
-# with AVX-512 BF16, and three times as long without.
+# completions a prompt), TOKENS (64 at most), LR (1e-3), LOOK (10 steps between looks). With these a step took
+# 36 s on 2 cores without AVX-512, beside other work.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 proxy=$1 gold=${2:-data/gold} out=${3:-runs/overoptimization} gainsay=${GAINSAY:-target/release/gainsay}
