@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use gainsay_core::files::{self, Reader, Record, first_row};
+use gainsay_core::import::pairs::prefer_safer;
 use gainsay_core::import::{ColumnMap, DataFormat};
 use gainsay_core::record::{Answer, Message, PreferenceRecord, Prompt, PromptRecord, SelectionRecord};
 use serde_json::{Value, json};
@@ -86,6 +87,14 @@ fn pku_saferlhf_keeps_answers_and_safety_signs_apart() {
     assert_eq!(first.second.extra["sha256"], json!("cd"));
     assert_eq!(first.extra, *json!({"prompt_source":"x","safer_response_id":1}).as_object().unwrap());
     assert_eq!((records[1].p_first, records[1].answer), (Some(0.0), Answer::Second));
+    // A cost model learns which answer is the safer one, whichever helps more.
+    let mut safer = records.clone();
+    safer.iter_mut().for_each(prefer_safer);
+    assert!(safer.iter().all(|record| (record.p_first, record.answer) == (Some(0.0), Answer::Second)));
+    let mut silent = pairs(&[json!({"prompt":"q","chosen":"a","rejected":"b"})]).unwrap().remove(0);
+    let before = silent.clone();
+    prefer_safer(&mut silent);
+    assert_eq!(silent, before);
 }
 
 #[test]

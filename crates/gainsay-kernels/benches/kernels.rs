@@ -1,7 +1,7 @@
 //! Kernels on the default model's shapes: `cargo bench -p gainsay-kernels [-- FILTER]`.
 //!
 //! Products count multiply-adds twice, so that an element a second is one FLOP; the others count
-//! rows. `GAINSAY_ISA=avx2` measures another instruction set; RAYON_NUM_THREADS the threads.
+//! rows. `GAINSAY_ISA=avx2` measures another instruction set.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gainsay_kernels::activation::{Activation, gated, gated_backward};

@@ -3,8 +3,8 @@
 //!
 //! Scores are held transposed, `[keys, 32]`: a query is a lane, so the softmax needs no sum
 //! across lanes, and the block is at once the right operand of the next product. A query's
-//! result is a chain over its keys in ascending order; keys that it does not see add exact
-//! zeros, so its bits depend on no other query.
+//! result is a chain over its keys in ascending order; keys that it does not see add zeros, which
+//! are exact where all values of the sequence are finite, so its bits depend on no other query.
 
 mod backward;
 mod decode;
@@ -82,6 +82,7 @@ pub fn attention(shape: Heads, spans: &[Span], q: &[f32], k: &[f32], v: &[f32], 
     assert_eq!(q.len(), out.len());
     assert_eq!(q.len() / shape.q_width() * shape.kv_width(), k.len());
     assert_eq!(k.len(), v.len());
+    check(shape, spans);
     // One task a key head, or a query head where there are few.
     let few = spans.len() * shape.kv_heads < 4 * pool::threads();
     let parts = if few { shape.group() } else { 1 };
@@ -98,7 +99,7 @@ pub fn attention(shape: Heads, spans: &[Span], q: &[f32], k: &[f32], v: &[f32], 
                 block.forward(shape, span, head, queries.clone(), q, &keys);
                 for (lane, i) in queries.enumerate() {
                     let row = span.rows.start + i;
-                    // SAFETY: this task alone has this row's values of this head.
+                    // SAFETY: this task alone has this row's values of this head, as no two spans share rows.
                     let out = unsafe {
                         std::slice::from_raw_parts_mut(result.at(row * shape.q_width() + head * shape.dim), shape.dim)
                     };
@@ -111,6 +112,17 @@ pub fn attention(shape: Heads, spans: &[Span], q: &[f32], k: &[f32], v: &[f32], 
         }
     };
     pool::each(spans.len() * shape.kv_heads * parts, task);
+}
+
+/// Tasks write the rows of their own span, so no two spans may share any.
+///
+/// # Panics
+/// Where two do, or where query heads do not share key heads evenly.
+fn check(shape: Heads, spans: &[Span]) {
+    assert_eq!(shape.heads % shape.kv_heads, 0, "{} query heads on {} key heads", shape.heads, shape.kv_heads);
+    let mut own: Vec<&Range<usize>> = spans.iter().map(|span| &span.rows).filter(|rows| !rows.is_empty()).collect();
+    own.sort_unstable_by_key(|rows| rows.start);
+    assert!(own.windows(2).all(|pair| pair[0].end <= pair[1].start), "two spans share rows");
 }
 
 /// Keys and values of one key head, packed as left operands.
@@ -218,7 +230,6 @@ fn softmax_columns_body<const FMA: bool>(scores: &mut [f32], visible: usize, sum
     let mut most = [f32::NEG_INFINITY; PANEL];
     for row in scores.chunks_exact(PANEL) {
         for l in 0..PANEL {
-            // A NaN score stays: the comparison keeps it.
             most[l] = if most[l] > row[l] { most[l] } else { row[l] };
         }
     }

@@ -205,6 +205,9 @@ pub fn token_logps_backward(vocab: Vocab, d_logp: &[f32], grads: VocabGrads) {
     vocab.check();
     assert_eq!(d_logp.len(), vocab.rows());
     assert_eq!(grads.d_hidden.len(), vocab.hidden.len());
+    if let Some(d_output) = &grads.d_output {
+        assert_eq!(d_output.len(), vocab.output.columns() * vocab.width());
+    }
     if vocab.rows() == 0 {
         return;
     }

@@ -7,9 +7,9 @@ use gainsay_core::record::{Completion, Finish};
 use gainsay_core::rng::Key;
 
 use crate::error::LmError;
-use crate::model::packed::added_rows;
+use crate::model::packed::batches;
 use crate::model::{Backbone, GenOptions, Generated, Model, Packed};
-use crate::sequence::{Counters, Encoder, Sequence, Settings, micro_batches};
+use crate::sequence::{Counters, Encoder, Sequence, Settings};
 use crate::source::Loaded;
 use crate::tokenizer::Tokenizer;
 
@@ -106,7 +106,7 @@ impl LocalPolicy {
         let sequences = self.encoder().items(items)?;
         self.counters.add_truncated(sequences.iter().filter(|s| s.truncated).count());
         let mut out = Vec::with_capacity(items.len());
-        for range in micro_batches(&added_rows(&sequences), self.settings.batch_tokens) {
+        for range in batches(&sequences, self.settings.batch_tokens) {
             let tokens = sequences[range.clone()].iter().map(|s| s.tokens.len()).sum();
             let logps = completion_logps(&self.model, &sequences[range], &[1.0])?.remove(0);
             out.extend(logps.into_iter().map(|token_logps| SequenceLogp { sum: sum(&token_logps), token_logps }));

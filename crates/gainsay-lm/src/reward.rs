@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::LmError;
 use crate::features::{FeatureCache, Read, read_features};
-use crate::model::packed::added_rows;
+use crate::model::packed::batches;
 use crate::model::{Mat, Model, Packed};
 use crate::save::Heads;
-use crate::sequence::{Counters, Encoder, Sequence, Settings, micro_batches};
+use crate::sequence::{Counters, Encoder, Sequence, Settings};
 use crate::source::Loaded;
 use crate::tokenizer::Tokenizer;
 use crate::weights::digest;
@@ -170,7 +170,7 @@ impl LocalReward {
     pub fn score_by_head(&self, items: &[ScoreItem<'_>]) -> Result<(Vec<f64>, Vec<Vec<f64>>), LmError> {
         let sequences = self.encode(items)?;
         let (mut rewards, mut heads) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
-        for range in micro_batches(&added_rows(&sequences), self.settings.batch_tokens) {
+        for range in batches(&sequences, self.settings.batch_tokens) {
             let batch = &sequences[range];
             let (new, by_head) = self.model.by_head(batch)?;
             rewards.extend(new);
@@ -242,7 +242,7 @@ pub fn features_of(
 ) -> Result<Mat, LmError> {
     let width = model.backbone.config.hidden_size;
     let mut features = Mat { rows: 0, cols: width, data: Vec::with_capacity(sequences.len() * width) };
-    for range in micro_batches(&added_rows(sequences), batch_tokens) {
+    for range in batches(sequences, batch_tokens) {
         let packed = Packed::sharing(&sequences[range]);
         let hidden = model.rows(&packed, layer)?;
         for i in 0..packed.len() {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gainsay_core::engine::{EngineError, RewardFn, ScoreItem};
+use gainsay_core::known::KnownReward;
 use gainsay_core::record::Prompt;
 use gainsay_lm::config::Family;
 use gainsay_lm::model::{Adapter, ParamId};
@@ -254,13 +255,51 @@ fn examples(n: usize) -> Vec<Example> {
     (0..n).map(example).collect()
 }
 
+fn preference(reference: Reference) -> Objective {
+    Objective::Preference { loss: gainsay_lm::loss::PreferenceLoss::Sigmoid, beta: 0.1, reference }
+}
+
+#[test]
+fn a_reference_is_the_base_or_the_start() {
+    let pairs = examples(12);
+    let options = |reference| OfflineOptions {
+        epochs: 4,
+        batch: 4,
+        lr: 1e-2,
+        ..OfflineOptions::new(preference(reference), Family::Llama)
+    };
+    let tuned = train_offline(base(), &pairs, &options(Reference::Base), None, &mut quiet()).unwrap().0;
+    let first_loss = |reference| {
+        let start = Loaded { adapter: tuned.adapter.clone(), ..base() };
+        train_offline(start, &pairs, &options(reference), None, &mut quiet()).unwrap().1.steps[0].loss
+    };
+    // Policy and reference are one: every log-ratio is 0, and the loss ln 2.
+    assert!((first_loss(Reference::Start) - 2f64.ln()).abs() < 1e-6);
+    assert!((first_loss(Reference::Base) - 2f64.ln()).abs() > 1e-3);
+
+    // The same of a policy that learns from its own completions: its first KL is 0.
+    let prompts = prompts(4);
+    let first_kl = |reference| {
+        let start = Loaded { adapter: tuned.adapter.clone(), ..base() };
+        let options = PolicyOptions {
+            reference,
+            prompts_per_step: 2,
+            max_new_tokens: 8,
+            ..PolicyOptions::new(PolicyMethod::Rloo, Family::Llama)
+        };
+        let mut run = PolicyRun::new(&start, &prompts, &options).unwrap();
+        run.step(&KnownReward::Length(3)).unwrap().kl_k3
+    };
+    assert!(first_kl(Reference::Start) < 1e-9 && first_kl(Reference::Base) > 1e-4);
+}
+
 #[test]
 fn offline_training_learns_resumes_and_names_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let pairs = examples(16);
     let singles: Vec<Example> =
         pairs.iter().map(|e| Example { sequences: e.sequences[..1].to_vec(), ..e.clone() }).collect();
-    let dpo = Objective::Preference { loss: gainsay_lm::loss::PreferenceLoss::Sigmoid, beta: 0.1 };
+    let dpo = preference(Reference::Base);
     for (objective, examples, full) in
         [(Objective::Sft, &singles, false), (Objective::Sft, &singles, true), (dpo, &pairs, false)]
     {
@@ -289,7 +328,8 @@ fn offline_training_learns_resumes_and_names_what_is_wrong() {
         assert!(after < before, "{objective:?}: {before} -> {after}");
         assert_eq!((report.examples, report.heldout, report.steps.len()), (12, 4, 18));
         assert!(run(Some(&checkpoints), 11).is_err());
-        assert_eq!(checkpoints.steps().unwrap(), [8]);
+        // Who stops it finds the step that was under way.
+        assert_eq!(checkpoints.steps().unwrap(), [11]);
         let (resumed, again) = run(Some(&checkpoints), 99).unwrap();
         assert_eq!((whole.adapter, report.steps), (resumed.adapter, again.steps));
         assert_eq!(whole.backbone.params(), resumed.backbone.params());

@@ -74,8 +74,12 @@ fn experiment_command(args: &cli::ExperimentArgs) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(|| run_named_after(&args.file));
     let threads = models::threads(args.threads);
     if args.dry_run {
-        let costs = plan.runs().map(|(_, recipe)| Ok((cost::count(&recipe)?, recipe.dtype)));
-        return print_cost(&costs.collect::<Result<Vec<_>>>()?);
+        let mut costs = Vec::new();
+        for (_, recipe) in plan.runs() {
+            run::inputs::check(&recipe)?;
+            costs.push((cost::count(&recipe)?, recipe.dtype));
+        }
+        return print_cost(&costs, args.json);
     }
     models::place_on(args.device)?;
     let name = args.file.file_stem().unwrap_or_default().to_string_lossy();
@@ -87,7 +91,8 @@ fn experiment_command(args: &cli::ExperimentArgs) -> Result<()> {
 fn whole_loop(recipe: &Recipe, out: &Path, (threads, device): (usize, cli::Device), dry_run: bool) -> Result<()> {
     let threads = models::threads(threads);
     if dry_run {
-        return print_cost(&[(cost::count(recipe)?, recipe.dtype)]);
+        run::inputs::check(recipe)?;
+        return print_cost(&[(cost::count(recipe)?, recipe.dtype)], false);
     }
     models::place_on(device)?;
     let report = run::run(recipe, out, threads, device).map_err(|error| resumable(error, out))?;
@@ -107,13 +112,19 @@ fn resumable(error: Error, out: &Path) -> Error {
 }
 
 /// Prints what runs cost together; an experiment's share work, so that these are upper bounds.
-fn print_cost(runs: &[(cost::Cost, cli::Dtype)]) -> Result<()> {
+fn print_cost(runs: &[(cost::Cost, cli::Dtype)], as_json: bool) -> Result<()> {
     let cost: cost::Cost = runs.iter().map(|(cost, _)| cost.clone()).sum();
-    let seconds = runs.iter().map(|(cost, dtype)| cost.seconds(&cost::Speeds::reference(*dtype))).sum();
+    let seconds: f64 = runs.iter().map(|(cost, dtype)| cost.seconds(&cost::Speeds::reference(*dtype))).sum();
     let dtype = runs.first().map(|(_, dtype)| *dtype).unwrap_or_default();
+    if as_json {
+        let mut value = to_json(&cost)?;
+        value["seconds"] = seconds.into();
+        value["seconds_with"] = cost::REFERENCE_MODEL.into();
+        return print_json(&value);
+    }
     print(&format!(
         "completions     {}\nlabels          {}\nsampled tokens  {}\nscored tokens   {}\ntrained tokens  {}\n\
-         time            about {} with {} in {} on 2 cores with AVX-512\nmemory          about {:.1} GiB\n",
+         time            about {} with {} in {} on 2 cores with AVX-512\nmemory          about {:.1} GiB with that model\n",
         cost.completions,
         cost.labels,
         cost.sampled_tokens,
@@ -211,7 +222,7 @@ fn conflicts_command(args: &cli::ConflictsArgs) -> Result<()> {
     let compat = cli::CompatArg::or_standard(args.compat);
     let (input, map) = (inputs::local(&args.input)?, args.map.as_ref());
     let options = conflict_options(&input, args.logp, args.scope, compat, map)?;
-    let top = args.top.unwrap_or(if args.json { 0 } else { 3 });
+    let top = args.top.unwrap_or(if args.json { 0 } else { 10 });
     let found = conflicts::conflicts(&input, args.out.as_deref(), &options, top, map)?;
     if args.json {
         let mut value = to_json(&found.summary)?;
@@ -266,6 +277,7 @@ fn train_reward_command(args: &cli::TrainRewardArgs) -> Result<()> {
         lr: args.lr,
         lora: (&args.lora).into(),
         center: args.center,
+        l2: args.l2,
         reads: train_reward::reads(&args.reads)?,
         cache: args.cache.clone(),
         heads: args.heads,

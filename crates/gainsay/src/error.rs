@@ -29,9 +29,10 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// 2 where the user's input is wrong, 130 after Ctrl-C, else 1.
+    /// 2 where the user's input is wrong, files that cannot be read or written included, 130 after Ctrl-C, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::File(error) if error.is_full() => 1,
             Self::Input(_) | Self::File(_) => 2,
             Self::Model(error) if error.is_user_error() => 2,
             Self::Interrupted(_) => 130,

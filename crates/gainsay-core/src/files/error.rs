@@ -30,6 +30,11 @@ pub struct FileError {
 }
 
 impl FileError {
+    /// Whether the disk is full, or no more of it may be used: no fault of the input.
+    pub fn is_full(&self) -> bool {
+        matches!(self.fault, Fault::Full { .. })
+    }
+
     pub(crate) fn new(path: &Path, at: At, fault: Fault) -> Self {
         Self { path: path.to_path_buf(), at, fault }
     }
@@ -134,6 +139,18 @@ pub enum Fault {
          something follows the closing bracket; copy or make the file anew"
     )]
     CutArray,
+    /// The text is in another encoding than UTF-8.
+    #[error("the text is {from}, not UTF-8; convert it: `iconv -f {from} -t UTF-8 FILE > NEW`")]
+    Encoding {
+        /// The encoding, as iconv calls it.
+        from: &'static str,
+    },
+    /// The line is not UTF-8.
+    #[error(
+        "the line is not UTF-8 text; convert the file with `iconv -f ENCODING -t UTF-8`, ENCODING being what it was \
+         written in, often LATIN1 or WINDOWS-1252"
+    )]
+    NotUtf8,
     /// The line is not JSON.
     #[error("not valid JSON: {what} (column {column}); correct or delete the line")]
     Json {

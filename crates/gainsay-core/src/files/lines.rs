@@ -81,14 +81,14 @@ fn extension(path: &Path) -> String {
 }
 
 /// Bytes that say what a file is, whatever its name.
-const MAGIC: [(&[u8], &str, &str); 6] = [
+const MAGIC: [(&[u8], &str, &str); 4] = [
     (b"\x1f\x8b", "gzip data", ".gz"),
     (b"\x28\xb5\x2f\xfd", "Zstandard data", ".zst"),
     (b"PAR1", "a Parquet table", ".parquet"),
     (b"ARROW1", "an Arrow file", ".arrow"),
-    (b"\xff\xfe", "UTF-16 text: convert it to UTF-8", ".jsonl"),
-    (b"\xfe\xff", "UTF-16 text: convert it to UTF-8", ".jsonl"),
 ];
+/// Byte-order marks of UTF-16.
+const UTF16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
 /// Lines of a file, one at a time through one reused buffer.
 pub(crate) struct Lines {
@@ -116,6 +116,9 @@ pub(crate) fn input(path: &Path, packing: Format) -> Result<Box<dyn BufRead + Se
         }
         _ => {
             let start = raw.fill_buf().map_err(opening)?;
+            if UTF16.iter().any(|mark| start.starts_with(mark)) {
+                return Err(FileError::new(path, At::File, Fault::Encoding { from: "UTF-16" }));
+            }
             if let Some(&(_, found, ending)) = MAGIC.iter().find(|m| start.starts_with(m.0)) {
                 let fault = Fault::Disguised { found, ending };
                 return Err(FileError::new(path, At::File, fault));

@@ -322,6 +322,10 @@ fn foreign<T: Record>(row: Map<String, Value>, number: u64) -> Result<Vec<T>, Fa
 
 /// Why text that is not JSON is not JSON.
 fn broken(text: &[u8], last: bool) -> Fault {
+    // A character that the end cuts off is no other encoding.
+    if std::str::from_utf8(text).is_err_and(|e| e.error_len().is_some()) {
+        return Fault::NotUtf8;
+    }
     if let Some((field, literal)) = nonfinite::find(text) {
         return Fault::NotFinite { field, literal: literal.into() };
     }

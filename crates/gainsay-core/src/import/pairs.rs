@@ -30,8 +30,8 @@ fn pku(row: &Map<String, Value>, number: u64) -> Result<PreferenceRecord, String
         Some(1) => 0.0,
         _ => return Err(format!("better_response_id is {}, expected 0 or 1", shown(row, "better_response_id"))),
     };
-    if !matches!(rest.get("safer_response_id").and_then(Value::as_i64), None | Some(0 | 1)) {
-        return Err(format!("safer_response_id is {}, expected 0 or 1", shown(row, "safer_response_id")));
+    if !matches!(rest.get(SAFER).and_then(Value::as_i64), None | Some(0 | 1)) {
+        return Err(format!("{SAFER} is {}, expected 0 or 1", shown(row, SAFER)));
     }
     let mut safe = [None; 2];
     for (id, sign) in safe.iter_mut().enumerate() {
@@ -45,6 +45,20 @@ fn pku(row: &Map<String, Value>, number: u64) -> Result<PreferenceRecord, String
     let [first, second] = [side(&mut rest, "response_0")?, side(&mut rest, "response_1")?];
     let record = record(row, number, prompt, [first, second], Some(better), rest);
     Ok(PreferenceRecord { safe_first: safe[0], safe_second: safe[1], ..record })
+}
+
+/// The field of a record that says which response is the safer one: 0 the first, 1 the second.
+const SAFER: &str = "safer_response_id";
+
+/// Lets the safer answer win where the record says which it is: a cost model learns from these pairs
+/// (Dai et al., Safe RLHF, arXiv 2310.12773, section 3.2), not from which answer helps more. Others stay.
+pub fn prefer_safer(record: &mut PreferenceRecord) {
+    let (p, answer) = match record.extra.get(SAFER).and_then(Value::as_i64) {
+        Some(0) => (1.0, Answer::First),
+        Some(1) => (0.0, Answer::Second),
+        _ => return,
+    };
+    (record.p_first, record.answer) = (Some(p), answer);
 }
 
 /// HelpSteer2-Preference (arXiv 2410.01257): `first` is response_1, and a negative strength says

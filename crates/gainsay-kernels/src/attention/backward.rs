@@ -29,6 +29,7 @@ pub fn attention_backward(
 ) {
     assert!(q.len() == d_out.len() && q.len() == dq.len());
     assert!(k.len() == v.len() && k.len() == dk.len() && k.len() == dv.len());
+    super::check(shape, spans);
     let families: Vec<&[Span]> = spans.chunk_by(|_, next| !next.prefix.is_empty()).collect();
     for family in &families {
         let known = |s: &Span| s.prefix.is_empty() || s.prefix == family[0].rows;

@@ -49,6 +49,7 @@ impl KvPart {
 
     /// Writes the key and the value, `[kv_heads * dim]` each, of the token at `position`.
     pub fn write(&mut self, position: usize, key: &[f32], value: &[f32]) {
+        assert!(position < self.capacity, "token {position} of {}", self.capacity);
         let dim = self.shape.dim;
         for (h, (key, value)) in key.chunks_exact(dim).zip(value.chunks_exact(dim)).enumerate() {
             let block = (h * self.capacity + position / PANEL * PANEL) * dim + position % PANEL;

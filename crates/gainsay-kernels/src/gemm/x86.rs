@@ -163,8 +163,8 @@ macro_rules! avx2_tile {
                     }
                 }
             }
-            // SAFETY: from < height.
-            let (mut a, mut b) = unsafe { (t.a.as_ptr().add(from), t.b.as_ptr().add(column)) };
+            // With k = 0 both are empty, and nothing is read.
+            let (mut a, mut b) = (t.a.as_ptr().wrapping_add(from), t.b.as_ptr().wrapping_add(column));
             for _ in 0..t.b.len() / PANEL {
                 // SAFETY: `a` holds `height` and `b` PANEL elements for each of these steps; the
                 // last step moves the pointers past the end without reading there.

@@ -7,8 +7,8 @@ use gainsay_kernels::attention::Span;
 use crate::sequence::Sequence;
 
 /// Rows that go through the layers together, whole families: what they need fits the last-level
-/// cache. Their number changes no value. A family that would grow beyond it is split, its prompt
-/// computed again.
+/// cache. Their number changes no value. A family whose completions would grow beyond it is split, its
+/// prompt computed again: however long a prompt is, at least as many rows of completions share it.
 const SLICE_TOKENS: usize = 1024;
 
 /// Sequences laid back to back without padding. With [`Packed::sharing`], consecutive sequences
@@ -50,14 +50,10 @@ impl Packed {
     /// Lays sequences out in their order; neighbors with the same prompt share its rows.
     pub fn sharing<'a>(sequences: impl IntoIterator<Item = &'a Sequence>) -> Self {
         let mut out = Self { starts: vec![0], ..Self::default() };
-        let mut prompt: &[u32] = &[];
+        let mut layout = Layout::default();
         for sequence in sequences {
-            let own = sequence.prompt();
-            let family = out.tokens.len() - out.starts[out.starts.len() - 1];
-            let grown = family + sequence.completion().len();
-            if out.members.is_empty() || own != prompt || own.is_empty() || grown > SLICE_TOKENS {
-                out.open(own);
-                prompt = own;
+            if !layout.add(sequence) {
+                out.open(sequence.prompt());
             }
             out.add(sequence.completion());
         }
@@ -194,17 +190,69 @@ impl Packed {
     }
 }
 
-/// Rows that each sequence adds to a batch in this order: a sequence whose prompt is its
-/// predecessor's adds its completion alone.
-pub fn added_rows(sequences: &[Sequence]) -> Vec<usize> {
-    let shares = |i: usize| i > 0 && sequences[i - 1].prompt() == sequences[i].prompt();
-    (0..sequences.len())
-        .map(|i| if shares(i) { sequences[i].completion().len() } else { sequences[i].tokens.len() })
-        .collect()
+/// How far a layout of sequences that share prompts has come.
+#[derive(Clone, Copy, Default)]
+struct Layout<'a> {
+    /// The family's prompt; empty where none can join.
+    prompt: &'a [u32],
+    /// Rows of the family's completions.
+    completions: usize,
+    /// All rows.
+    rows: usize,
+}
+
+impl<'a> Layout<'a> {
+    /// Adds a sequence; whether it joins the family of its predecessor.
+    fn add(&mut self, sequence: &'a Sequence) -> bool {
+        let (prompt, own) = (sequence.prompt(), sequence.completion().len());
+        let joins = !prompt.is_empty() && prompt == self.prompt && self.completions + own <= SLICE_TOKENS;
+        let (completions, added) = if joins { (self.completions + own, own) } else { (own, sequence.tokens.len()) };
+        *self = Self { prompt, completions, rows: self.rows + added };
+        joins
+    }
+
+    fn with(mut self, sequences: &'a [Sequence]) -> Self {
+        for sequence in sequences {
+            self.add(sequence);
+        }
+        self
+    }
+}
+
+/// Rows of sequences laid out by [`Packed::sharing`].
+pub fn shared_rows(sequences: &[Sequence]) -> usize {
+    Layout::default().with(sequences).rows
+}
+
+/// Consecutive sequences that go through the model together, laid out by [`Packed::sharing`] in at most
+/// `budget` rows; one that is longer by itself is alone.
+pub fn batches(sequences: &[Sequence], budget: usize) -> Vec<Range<usize>> {
+    let units: Vec<Range<usize>> = (0..sequences.len()).map(|i| i..i + 1).collect();
+    batches_of_units(sequences, &units, budget)
+}
+
+/// [`batches`] of consecutive runs of sequences that stay together, as places among the runs.
+pub fn batches_of_units(sequences: &[Sequence], units: &[Range<usize>], budget: usize) -> Vec<Range<usize>> {
+    let mut out = Vec::new();
+    let (mut start, mut layout) = (0, Layout::default());
+    for (i, unit) in units.iter().enumerate() {
+        layout = layout.with(&sequences[unit.clone()]);
+        if i > start && layout.rows > budget {
+            out.push(start..i);
+            // What begins a batch brings its prompt again.
+            (start, layout) = (i, Layout::default().with(&sequences[unit.clone()]));
+        }
+    }
+    if start < units.len() {
+        out.push(start..units.len());
+    }
+    out
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn sequence(prompt: &[u32], completion: &[u32]) -> Sequence {
@@ -224,7 +272,12 @@ mod tests {
         let span = |prefix, rows| Span { prefix, rows };
         let spans = vec![span(0..0, 0..2), span(0..2, 2..3), span(0..2, 3..5), span(0..2, 5..5), span(0..0, 5..7)];
         assert_eq!(packed.slices(), [(0..7, spans)]);
-        assert_eq!(added_rows(&all), [3, 2, 0, 2]);
+        assert_eq!(shared_rows(&all), 7);
+        assert_eq!(batches(&all, 5), [0..3, 3..4]);
+        // The second brings its prompt into a batch of its own.
+        assert_eq!(batches(&all, 3), [0..1, 1..2, 2..3, 3..4]);
+        assert_eq!(batches_of_units(&all, &[0..2, 2..4], 5), [0..1, 1..2]);
+        assert!(batches(&[], 5).is_empty());
     }
 
     #[test]
@@ -240,20 +293,45 @@ mod tests {
     fn the_same_prompt_later_is_another_family() {
         let all = [sequence(&[1], &[2]), sequence(&[3], &[4]), sequence(&[1], &[5])];
         assert_eq!(Packed::sharing(&all).tokens, [1, 2, 3, 4, 1, 5]);
-        assert_eq!(added_rows(&all), [2, 2, 2]);
+        assert_eq!(shared_rows(&all), 6);
         let none: [&Sequence; 0] = [];
         assert!(Packed::sharing(none).is_empty() && Packed::sharing(none).slices().is_empty());
     }
 
     #[test]
-    fn a_family_ends_where_a_slice_does() {
+    fn a_family_ends_where_its_completions_fill_a_slice() {
         let long = vec![9; SLICE_TOKENS / 3];
         let all: Vec<Sequence> = (0..5).map(|_| sequence(&[1, 2, 3], &long)).collect();
         let packed = Packed::sharing(&all);
         let slices = packed.slices();
-        assert_eq!(slices.len(), 3);
-        assert!(slices.iter().all(|(rows, _)| rows.len() <= SLICE_TOKENS));
-        assert_eq!(slices.iter().map(|(rows, _)| rows.len()).sum::<usize>(), packed.tokens.len());
-        assert_eq!(packed.len(), 5);
+        assert_eq!(slices.iter().map(|(rows, _)| rows.len()).collect::<Vec<_>>(), [3 + 3 * 341, 3 + 2 * 341]);
+        assert_eq!((packed.len(), packed.tokens.len()), (5, shared_rows(&all)));
+    }
+
+    #[test]
+    fn a_prompt_longer_than_a_slice_is_shared() {
+        let prompt: Vec<u32> = (0..2 * SLICE_TOKENS as u32).collect();
+        let all: Vec<Sequence> = (0..8).map(|i| sequence(&prompt, &[i; 20])).collect();
+        assert_eq!(shared_rows(&all), prompt.len() + 8 * 20);
+        assert_eq!(Packed::sharing(&all).slices().len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn batches_hold_what_they_say(
+            shapes in prop::collection::vec((0u32..3, 0usize..400), 0..40),
+            length in 0usize..1500,
+            budget in 1usize..4000,
+        ) {
+            let of = |&(prompt, own): &(u32, usize)| sequence(&vec![prompt; length * prompt as usize], &vec![7; own]);
+            let all: Vec<Sequence> = shapes.iter().map(of).collect();
+            prop_assert_eq!(shared_rows(&all), Packed::sharing(&all).tokens.len());
+            let batches = batches(&all, budget);
+            prop_assert_eq!(batches.iter().cloned().flatten().collect::<Vec<_>>(), (0..all.len()).collect::<Vec<_>>());
+            for batch in batches {
+                let rows = Packed::sharing(&all[batch.clone()]).tokens.len();
+                prop_assert!(rows <= budget || batch.len() == 1);
+            }
+        }
     }
 }

@@ -10,13 +10,14 @@ const BLOCK: usize = 256;
 /// Draws a token and gives its log-prob at temperature 1 without cuts, in nats. With temperature
 /// T > 0: probabilities proportional to exp(logit / T), cut to the `top_k` largest, then to the
 /// smallest set that reaches `top_p` of what is left; the token is where the cumulative sum, in
-/// order of ids, passes `u` times the total. With temperature 0: the largest logit, the lowest id
-/// among equals.
+/// order of ids, passes `u` times the total. With temperature 0, or one so small that 1 / T is no f32:
+/// the largest logit, the lowest id among equals.
 pub(super) fn pick(logits: &[f32], opts: &GenOptions, u: f64, scratch: &mut Vec<f32>) -> (u32, f32) {
     let (most, log_sum) = log_normalizer(logits);
-    let token = if opts.temperature > 0.0 {
+    let inverse = (1.0 / opts.temperature) as f32;
+    let token = if inverse.is_finite() {
         scratch.resize(logits.len(), 0.0);
-        exp_scaled(logits, most, (1.0 / opts.temperature) as f32, scratch);
+        exp_scaled(logits, most, inverse, scratch);
         cut(scratch, opts.top_k, opts.top_p);
         inverse_cdf(scratch, u)
     } else {

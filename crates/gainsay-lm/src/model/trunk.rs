@@ -55,20 +55,25 @@ impl Trunk {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).layer
     }
 
-    /// The rows of all keys, one after the other; `None` where one is missing.
-    fn get(&self, keys: &[Arc<[u32]>], cols: usize) -> Option<Mat> {
+    /// The rows of all keys after `layer`, one after the other; `None` where one is missing, or where
+    /// rows are kept after another layer by now.
+    fn get(&self, layer: usize, keys: &[Arc<[u32]>], cols: usize) -> Option<Mat> {
         let found: Vec<Arc<[f32]>> = {
             let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.layer != Some(layer) {
+                return None;
+            }
             keys.iter().map(|key| kept.rows.get(key).cloned()).collect::<Option<_>>()?
         };
         let data = found.iter().flat_map(|rows| rows.iter().copied()).collect::<Vec<f32>>();
         Some(Mat { rows: data.len() / cols, cols, data })
     }
 
-    fn put(&self, key: Arc<[u32]>, rows: &[f32]) {
+    /// Keeps a family's rows after `layer`, unless rows are kept after another layer by now.
+    fn put(&self, layer: usize, key: Arc<[u32]>, rows: &[f32]) {
         let size = |rows: usize| rows * size_of::<f32>();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if size(rows.len()) > KEPT_BYTES || kept.rows.contains_key(&key) {
+        if kept.layer != Some(layer) || size(rows.len()) > KEPT_BYTES || kept.rows.contains_key(&key) {
             return;
         }
         while kept.bytes + size(rows.len()) > KEPT_BYTES {
@@ -132,12 +137,12 @@ impl Model {
             batch.tokens[f.clone()].iter().chain(&batch.positions[f.clone()]).copied().collect()
         };
         let keys: Vec<Arc<[u32]>> = families.iter().map(key).collect();
-        if let Some(x) = trunk.get(&keys, cols) {
+        if let Some(x) = trunk.get(layer, &keys, cols) {
             return (layer, x);
         }
         let x = (0..layer).fold(self.embed(tokens), |x, l| self.layer(l, rows, spans, &x).0);
         for (key, family) in keys.into_iter().zip(families) {
-            trunk.put(key, &x.data[(family.start - range.start) * cols..(family.end - range.start) * cols]);
+            trunk.put(layer, key, &x.data[(family.start - range.start) * cols..(family.end - range.start) * cols]);
         }
         (layer, x)
     }
@@ -158,19 +163,24 @@ mod tests {
         trunk.meet_at(0);
         assert_eq!(trunk.layer(), None, "an adapter of all layers shares nothing");
         trunk.meet_at(5);
-        trunk.put(key(1), &[1.0, 2.0]);
-        trunk.put(key(2), &[3.0, 4.0]);
-        assert_eq!(trunk.get(&[key(2), key(1)], 2).unwrap().data, [3.0, 4.0, 1.0, 2.0]);
-        assert!(trunk.get(&[key(2), key(3)], 2).is_none());
+        trunk.put(5, key(1), &[1.0, 2.0]);
+        trunk.put(5, key(2), &[3.0, 4.0]);
+        assert_eq!(trunk.get(5, &[key(2), key(1)], 2).unwrap().data, [3.0, 4.0, 1.0, 2.0]);
+        assert!(trunk.get(5, &[key(2), key(3)], 2).is_none());
         let third = vec![0.0; KEPT_BYTES / 4 / 3 + 1];
-        (10..13).for_each(|i| trunk.put(key(i), &third));
-        assert!(trunk.get(&[key(1)], 2).is_none() && trunk.get(&[key(10)], 2).is_none());
-        assert!(trunk.get(&[key(11), key(12)], 1).is_some());
+        (10..13).for_each(|i| trunk.put(5, key(i), &third));
+        assert!(trunk.get(5, &[key(1)], 2).is_none() && trunk.get(5, &[key(10)], 2).is_none());
+        assert!(trunk.get(5, &[key(11), key(12)], 1).is_some());
         // A lower meeting place forgets, a higher one changes nothing.
         trunk.meet_at(9);
-        assert!(trunk.get(&[key(12)], 1).is_some());
+        assert!(trunk.get(5, &[key(12)], 1).is_some());
         trunk.meet_at(3);
-        assert!(trunk.layer() == Some(3) && trunk.get(&[key(12)], 1).is_none());
+        assert!(trunk.layer() == Some(3) && trunk.get(3, &[key(12)], 1).is_none());
+        // Who began before another model met lower neither reads nor leaves rows there.
+        trunk.put(5, key(20), &[1.0]);
+        trunk.put(3, key(21), &[2.0]);
+        assert!(trunk.get(3, &[key(20)], 1).is_none() && trunk.get(5, &[key(21)], 1).is_none());
+        assert_eq!(trunk.get(3, &[key(21)], 1).unwrap().data, [2.0]);
         assert!(trunk.clone().layer() == Some(3));
     }
 }

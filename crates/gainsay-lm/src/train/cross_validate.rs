@@ -9,19 +9,19 @@ use gainsay_core::stats::Interval;
 use serde::Serialize;
 
 use super::checkpoint::Checkpoints;
-use super::evaluate::{by_item, comparisons, pair_accuracy, rewards};
+use super::evaluate::{by_item, comparisons, order_accuracy, rewards};
 use super::head_fit::HeadFitOptions;
 use super::items::{Feedback, TrainItem, prepare_items};
 use super::label::Label;
 use super::reward_model::{RewardCompany, RewardMethod, RewardTrainOptions, fitted, settle_labels, tell, train_reward};
 use super::{PairCounts, TrainEvent};
 use crate::error::LmError;
-use crate::features::{Read, read_features};
-use crate::model::packed::added_rows;
+use crate::features::{FeatureCache, Read, read_features};
+use crate::model::packed::batches;
 use crate::model::{Mat, Model, Packed};
 use crate::policy::{by_sequence, sum};
 use crate::reward::head_product;
-use crate::sequence::{Encoder, Sequence, micro_batches};
+use crate::sequence::{Encoder, Sequence};
 use crate::source::Loaded;
 
 /// Pooled accuracy of models trained on the other folds, beside rules that need no training.
@@ -31,8 +31,8 @@ pub struct CrossValidation {
     pub folds: usize,
     /// What became of the records; none is held out besides its fold.
     pub pairs: PairCounts,
-    /// Share of the pairs in the right order, each judged by the model of its fold, with
-    /// Wilson's 95 % interval.
+    /// Share of the pairs in the right order, each judged by the model of its fold
+    /// ([`order_accuracy`]).
     pub accuracy: Option<Interval>,
     /// The same for each fold by itself.
     pub by_fold: Vec<Option<Interval>>,
@@ -94,7 +94,6 @@ pub fn cross_validate<'r>(
         checkpoints.claim(folds)?;
     }
     let survey = survey(base, &items, options, company, progress)?;
-    let labels: Vec<Label> = items.iter().map(|p| p.label.clone()).collect();
     let mut judged = vec![Vec::new(); items.len()];
     for fold in 0..folds {
         let members: Vec<usize> = (0..items.len()).filter(|i| of_item[*i] == fold).collect();
@@ -109,21 +108,20 @@ pub fn cross_validate<'r>(
         };
         members.iter().zip(values).for_each(|(i, value)| judged[*i] = value);
     }
+    let all: Vec<&TrainItem> = items.iter().collect();
     let in_fold = |fold: usize| {
-        let members = (0..items.len()).filter(|i| of_item[*i] == fold);
-        let (labels, values): (Vec<_>, Vec<_>) = members.flat_map(|i| labels[i].comparisons(&judged[i])).unzip();
-        pair_accuracy(&labels, &values)
+        let members: Vec<usize> = (0..items.len()).filter(|i| of_item[*i] == fold).collect();
+        let (items, values): (Vec<&TrainItem>, Vec<Vec<f64>>) =
+            members.into_iter().map(|i| (&items[i], judged[i].clone())).unzip();
+        order_accuracy(&comparisons(&items, &values))
     };
-    let accuracy = |values: &[Vec<f64>]| {
-        let (labels, values) = comparisons(&labels, values);
-        pair_accuracy(&labels, &values)
-    };
+    let accuracy = |values: &[Vec<f64>]| order_accuracy(&comparisons(&all, values));
     Ok(CrossValidation {
         folds,
         pairs: counts,
         accuracy: accuracy(&judged),
         by_fold: (0..folds).map(in_fold).collect(),
-        baselines: baselines(&items, &accuracy, &survey),
+        baselines: baselines(&all, &accuracy, &survey),
     })
 }
 
@@ -155,14 +153,8 @@ fn survey(
         // Where the head reads the last row, one pass gives both.
         let read = if reads == [Read::LAST] { width } else { 0 };
         features.open(&format!("{} with log-probs", base.identity), &reads[..usize::from(read > 0)], read + 1)?;
-        let mut done = sides.len() - features.missing(&sides);
-        let compute = |new: &[Sequence]| {
-            let rows = read_with_logps(&model, new, read, batch_tokens)?;
-            done += new.len();
-            tell(progress, &TrainEvent::Features { done, total: sides.len() })?;
-            Ok(rows)
-        };
-        let table = features.rows(&sides, read + 1, compute)?.0;
+        let compute = |new: &[Sequence]| read_with_logps(&model, new, read, batch_tokens);
+        let table = computed(features, &sides, read + 1, compute, progress)?;
         out.logps = (0..table.rows).map(|row| f64::from(table.row(row)[read])).collect();
         if read > 0 {
             // The training proper finds them there.
@@ -171,22 +163,34 @@ fn survey(
         }
     }
     features.open(&base.identity, reads, width)?;
-    let mut done = sides.len() - features.missing(&sides);
-    let compute = |new: &[Sequence]| {
-        let rows = read_features(&model, new, reads, batch_tokens)?;
+    let compute = |new: &[Sequence]| read_features(&model, new, reads, batch_tokens);
+    out.features = computed(features, &sides, width, compute, progress)?.data;
+    Ok(out)
+}
+
+/// The rows of `sides` in the table that is open; what is missing is computed and told.
+fn computed(
+    table: &mut FeatureCache,
+    sides: &[Sequence],
+    width: usize,
+    compute: impl Fn(&[Sequence]) -> Result<Mat, LmError>,
+    progress: &mut dyn FnMut(&TrainEvent) -> ControlFlow<()>,
+) -> Result<Mat, LmError> {
+    let mut done = sides.len() - table.missing(sides);
+    let step = |new: &[Sequence]| {
+        let rows = compute(new)?;
         done += new.len();
         tell(progress, &TrainEvent::Features { done, total: sides.len() })?;
         Ok(rows)
     };
-    out.features = features.rows(&sides, width, compute)?.0.data;
-    Ok(out)
+    Ok(table.rows(sides, width, step)?.0)
 }
 
 /// One row a sequence: the first `read` values (all or none) of its last token's row, then its completion's
 /// log-prob in nats; `[sequences, read + 1]`.
 fn read_with_logps(model: &Model, sequences: &[Sequence], read: usize, batch_tokens: usize) -> Result<Mat, LmError> {
     let mut out = Mat { rows: sequences.len(), cols: read + 1, data: Vec::new() };
-    for range in micro_batches(&added_rows(sequences), batch_tokens) {
+    for range in batches(sequences, batch_tokens) {
         let sequences = &sequences[range];
         let packed = Packed::sharing(sequences);
         let hidden = model.rows(&packed, None)?;
@@ -267,15 +271,14 @@ fn head_rewards(
 }
 
 fn baselines(
-    items: &[TrainItem],
+    items: &[&TrainItem],
     accuracy: &impl Fn(&[Vec<f64>]) -> Option<Interval>,
     survey: &Survey,
 ) -> Vec<Baseline> {
-    let all: Vec<&TrainItem> = items.iter().collect();
     let lengths: Vec<f64> = items.iter().flat_map(|item| &item.sides).map(|s| s.completion().len() as f64).collect();
     let judge = |prefers: &'static str, values: Vec<f64>| Baseline {
         prefers,
-        accuracy: accuracy(&by_item(&all, values.into_iter())),
+        accuracy: accuracy(&by_item(items, values.into_iter())),
     };
     let mut out = vec![judge("the shorter", lengths.iter().map(|l| -l).collect())];
     if !survey.logps.is_empty() {

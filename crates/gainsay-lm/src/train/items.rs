@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::label::{Label, PairLabel, RankLabel};
 use crate::error::LmError;
-use crate::model::packed::added_rows;
+use crate::model::packed::shared_rows;
 use crate::sequence::{Encoder, Sequence};
 
 /// The field of a record that weighs its loss.
@@ -75,7 +75,7 @@ impl TrainItem {
 
     /// Rows of all sides when they go through the model together.
     pub(crate) fn rows(&self) -> usize {
-        added_rows(&self.sides).iter().sum()
+        shared_rows(&self.sides)
     }
 }
 

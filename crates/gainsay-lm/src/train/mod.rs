@@ -9,6 +9,7 @@ mod label;
 mod linalg;
 mod offline;
 mod policy;
+mod reference;
 mod reward_model;
 mod weights;
 
@@ -16,7 +17,7 @@ use serde::Serialize;
 
 pub use checkpoint::Checkpoints;
 pub use cross_validate::{Baseline, CrossValidation, cross_validate, fold_of};
-pub use evaluate::{Heldout, Slice, pair_accuracy};
+pub use evaluate::{Comparison, Heldout, Slice, order_accuracy};
 pub use head_fit::{HeadFit, HeadFitOptions, fit_head};
 pub use items::{Feedback, PairCounts, TrainItem, WEIGHT, is_heldout, prepare_items};
 pub use label::{Label, PairLabel, RankLabel};
@@ -25,6 +26,7 @@ pub use policy::{
     Company, Ended, Learned, PolicyMethod, PolicyOptions, PolicyReport, PolicyRun, PolicyStep, Shaping, TrainPrompt,
     Watch, Watched, sequence_backward, shaped, train_policy,
 };
+pub use reference::Reference;
 pub use reward_model::{
     EpochReport, HeadInit, RewardCompany, RewardMethod, RewardStep, RewardTrainOptions, RewardTrainReport,
     batch_gradient, bootstrap_heads, train_reward,

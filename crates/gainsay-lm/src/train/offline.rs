@@ -12,16 +12,16 @@ use super::checkpoint::{Checkpoints, Saved};
 use super::policy::pass::{self, TokenGrads, Tokens};
 use super::reward_model::{positive, tell};
 use super::weights::{Weights, fresh_adapter};
-use super::{Cost, TrainEvent, default_adapter};
+use super::{Cost, Reference, TrainEvent, default_adapter};
 use crate::config::Family;
 use crate::error::LmError;
 use crate::loss::{PreferenceLoss, negative_log_likelihood, preference_pair};
 use crate::merge::merged;
-use crate::model::packed::added_rows;
+use crate::model::packed::batches;
 use crate::model::{AdapterConfig, Grads, Model, Trainable};
 use crate::optim::{AdamW, AdamWConfig, Schedule, clip_global_norm};
 use crate::policy::{completion_logps, require_output_matrix, sum};
-use crate::sequence::{Sequence, Settings, Truncate, micro_batches};
+use crate::sequence::{Sequence, Settings, Truncate};
 use crate::source::Loaded;
 
 /// What is learned from an example.
@@ -29,13 +29,14 @@ use crate::source::Loaded;
 pub enum Objective {
     /// The mean over the batch's completion tokens of -log p; the prompt teaches nothing.
     Sft,
-    /// The mean over the batch's pairs of [`preference_pair`], the reference being the backbone
-    /// without an adapter.
+    /// The mean over the batch's pairs of [`preference_pair`].
     Preference {
         /// Which loss.
         loss: PreferenceLoss,
         /// Its beta.
         beta: f64,
+        /// What the log-ratios are taken to.
+        reference: Reference,
     },
 }
 
@@ -177,12 +178,13 @@ pub fn train_offline(
         let known: Vec<[f64; 2]> = chosen.iter().map(|i| references[*i]).collect();
         let mut step = run.step(&batch, &known, schedule.at(t), t)?;
         step.steps = total;
-        tell(progress, &TrainEvent::OfflineStep(step.clone()))?;
+        let told = tell(progress, &TrainEvent::OfflineStep(step.clone()));
         steps.push(step);
-        if let Some(checkpoints) = checkpoints.filter(|c| c.is_due(t + 1, t + 1 == total)) {
+        if let Some(checkpoints) = checkpoints.filter(|c| c.is_due(t + 1, told.is_err() || t + 1 == total)) {
             let history = serde_json::to_value(&steps).map_err(|e| LmError::Run(e.to_string()))?;
             checkpoints.save(t + 1, &run.weights, &run.optimizer, None, history)?;
         }
+        told?;
     }
     references.clear();
     let after = run.mean_loss(&heldout, &heldout_references)?;
@@ -217,7 +219,8 @@ fn check(options: &OfflineOptions, train: &[&Example]) -> Result<(), LmError> {
 
 struct Run<'a> {
     options: &'a OfflineOptions,
-    reference: Model,
+    /// Of pairs; fine-tuning needs none, and holds no second model.
+    reference: Option<Model>,
     weights: Weights,
     optimizer: AdamW,
     grads: Grads,
@@ -228,7 +231,10 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(base: Loaded, options: &'a OfflineOptions) -> Result<Self, LmError> {
         require_output_matrix(&base.backbone, &base.spec)?;
-        let reference = Model::new(base.backbone.clone(), None);
+        let reference = match options.objective {
+            Objective::Sft => None,
+            Objective::Preference { reference, .. } => Some(reference.of(&base)),
+        };
         let model = match (options.full, base.adapter) {
             (true, Some(adapter)) => Model::new(Arc::new(merged(base.backbone, &adapter)), None),
             (true, None) => Model::new(base.backbone, None),
@@ -247,14 +253,12 @@ impl<'a> Run<'a> {
 
     /// Sequence log-probs of each pair under the reference; zeros where none is needed.
     fn references(&mut self, examples: &[&Example]) -> Result<Vec<[f64; 2]>, LmError> {
-        if self.options.objective == Objective::Sft {
-            return Ok(vec![[0.0; 2]; examples.len()]);
-        }
+        let Some(reference) = &self.reference else { return Ok(vec![[0.0; 2]; examples.len()]) };
         let sequences: Vec<Sequence> = examples.iter().flat_map(|e| e.sequences.clone()).collect();
         self.tokens += sequences.iter().map(|s| s.tokens.len() as u64).sum::<u64>();
         let mut sums = Vec::with_capacity(sequences.len());
-        for range in micro_batches(&added_rows(&sequences), self.options.settings.batch_tokens) {
-            sums.extend(completion_logps(&self.reference, &sequences[range], &[1.0])?.remove(0).iter().map(|l| sum(l)));
+        for range in batches(&sequences, self.options.settings.batch_tokens) {
+            sums.extend(completion_logps(reference, &sequences[range], &[1.0])?.remove(0).iter().map(|l| sum(l)));
         }
         Ok(sums.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect())
     }
@@ -266,7 +270,7 @@ impl<'a> Run<'a> {
         let sequences: Vec<Sequence> = examples.iter().flat_map(|e| e.sequences.clone()).collect();
         self.tokens += sequences.iter().map(|s| s.tokens.len() as u64).sum::<u64>();
         let mut logps = Vec::with_capacity(sequences.len());
-        for range in micro_batches(&added_rows(&sequences), self.options.settings.batch_tokens) {
+        for range in batches(&sequences, self.options.settings.batch_tokens) {
             logps.extend(completion_logps(&self.weights.model, &sequences[range], &[1.0])?.remove(0));
         }
         let tokens: Vec<Tokens> = logps.into_iter().map(|logps| Tokens { logps, values: Vec::new() }).collect();
@@ -306,7 +310,7 @@ impl<'a> Run<'a> {
             let ids: Vec<&str> = batch.iter().map(|e| e.id.as_str()).collect();
             return Err(LmError::Run(format!(
                 "step {}: the loss is {loss} and the gradient norm {grad_norm} on examples {}; lower the learning rate \
-                 (now {lr:.1e}), clip gradients, or look at these examples",
+                 (now {lr:.1e}) or look at these examples",
                 t + 1,
                 ids.join(", ")
             )));
@@ -347,7 +351,7 @@ fn example_loss(
             let l = negative_log_likelihood(&now[0].logps);
             (l.loss / share, vec![same(&now[0], l.d_logp / share)], 0.0)
         }
-        Objective::Preference { loss, beta } => {
+        Objective::Preference { loss, beta, .. } => {
             let side = |s: usize| (sum(&now[s].logps), reference[s]);
             let l = preference_pair(loss, beta, example.p, side(0), side(1));
             (l.loss / share, vec![same(&now[0], l.d_first / share), same(&now[1], l.d_second / share)], l.margin)

@@ -62,7 +62,7 @@ pub struct AnnotateServeArgs {
     #[arg(long = "annotator", value_name = "NAME")]
     pub annotators: Vec<String>,
     /// Answers an item
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     pub overlap: Option<i64>,
     /// Preferences whose answers are known, to measure annotators with
     #[arg(long, value_name = "F")]

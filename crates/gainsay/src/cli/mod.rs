@@ -106,14 +106,14 @@ pub struct DemoArgs {
     /// Run directory
     #[arg(long, default_value = "runs/demo", value_name = "DIR")]
     pub out: PathBuf,
-    /// Everything smaller: a smoke run of a few minutes
+    /// Everything smaller: a smoke run of a minute or two
     #[arg(long)]
     pub quick: bool,
     /// Say what it will cost, and stop
     #[arg(long)]
     pub dry_run: bool,
     /// Threads; 0 takes every core
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = place::thread_count())]
     pub threads: usize,
     /// Where models run; GPUs need a build with `--features cuda`
     #[arg(long, default_value_t = Device::Cpu, value_name = "cpu|cuda[:I]")]
@@ -132,7 +132,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Threads; 0 takes every core
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = place::thread_count())]
     pub threads: usize,
     /// Where models run; GPUs need a build with `--features cuda`
     #[arg(long, default_value_t = Device::Cpu, value_name = "cpu|cuda[:I]")]
@@ -154,7 +154,7 @@ pub struct ExperimentArgs {
     #[arg(long)]
     pub json: bool,
     /// Threads; 0 takes every core
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = place::thread_count())]
     pub threads: usize,
     /// Where models run; GPUs need a build with `--features cuda`
     #[arg(long, default_value_t = Device::Cpu, value_name = "cpu|cuda[:I]")]
@@ -285,7 +285,7 @@ pub struct ConflictsArgs {
     /// Over what values are standardized
     #[arg(long, value_enum, default_value = "prompt")]
     pub scope: ScopeArg,
-    /// Print the N worst conflicts as text
+    /// Show the N worst conflicts; by default 10, with --json none
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
     /// Columns of a plain table: prompt=…,completion=…,reward=…,logp=…,group=…

@@ -1,5 +1,6 @@
 //! Where and how models compute.
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,11 @@ impl std::fmt::Display for Device {
     }
 }
 
+/// A number of threads: more than a machine of today has cores is a slip of the hand.
+pub(super) fn thread_count() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(0..=1024)
+}
+
 /// Options of every command that runs a model.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
@@ -66,7 +72,7 @@ pub struct ModelArgs {
     #[arg(long, value_enum, default_value = "f32")]
     pub dtype: Dtype,
     /// Threads; 0 takes every core
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = thread_count())]
     pub threads: usize,
     /// Where models run; GPUs need a build with `--features cuda`
     #[arg(long, default_value_t = Device::Cpu, value_name = "cpu|cuda[:I]")]

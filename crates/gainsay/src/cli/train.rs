@@ -131,10 +131,14 @@ pub struct TrainRewardArgs {
     /// head: folder that keeps features, so that they are computed once
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
+    /// Penalty of a fitted head, on its weights for features of unit spread; by default 0.1
+    #[arg(long, value_name = "L2")]
+    pub l2: Option<f64>,
     /// Fit an ensemble of N heads to bootstrap samples, which gives every reward a variance
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub heads: usize,
-    /// Learn the records' safety labels too: unsafe below 0, safe above
+    /// Learn the records' safety labels too, unsafe below 0 and safe above; of PKU-SafeRLHF's pairs the
+    /// safer answer wins
     #[arg(long)]
     pub safety: bool,
     /// Earlier preferences, trained on together with --in
@@ -187,6 +191,24 @@ impl From<PairLoss> for gainsay_lm::loss::PreferenceLoss {
     }
 }
 
+/// What a policy is held to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Reference {
+    /// The model under the policy's adapter.
+    Base,
+    /// The policy as training starts.
+    Start,
+}
+
+impl From<Reference> for gainsay_lm::train::Reference {
+    fn from(reference: Reference) -> Self {
+        match reference {
+            Reference::Base => Self::Base,
+            Reference::Start => Self::Start,
+        }
+    }
+}
+
 /// `gainsay train policy`.
 #[derive(Args, Debug)]
 pub struct TrainPolicyArgs {
@@ -221,7 +243,7 @@ pub struct TrainPolicyArgs {
     /// grpo, else 1
     #[arg(long, value_name = "N")]
     pub epochs: Option<usize>,
-    /// Optimizer steps a pass
+    /// Optimizer steps a pass; 1 for rloo
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub minibatches: usize,
     /// Peak learning rate
@@ -233,9 +255,19 @@ pub struct TrainPolicyArgs {
     /// ppo: steer beta so that the KL stays here, nats a sequence
     #[arg(long, value_name = "NATS")]
     pub target_kl: Option<f64>,
-    /// ppo: sequences over which beta is steered; fewer steer faster
-    #[arg(long, default_value_t = 10_000.0, value_name = "N")]
-    pub kl_horizon: f64,
+    /// ppo: completions over which beta is steered; fewer steer faster; by default those of ten steps
+    #[arg(long, value_name = "N", requires = "target_kl")]
+    pub kl_horizon: Option<f64>,
+    /// What the KL and the log-ratios are taken to: the base under the policy's adapter, or the policy
+    /// as training starts; by default the base
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub reference: Option<Reference>,
+    /// ppo: discount
+    #[arg(long, default_value_t = 1.0, value_name = "G")]
+    pub gamma: f64,
+    /// ppo: lambda of the advantage estimate
+    #[arg(long, default_value_t = 0.95, value_name = "L")]
+    pub gae_lambda: f64,
     /// ppo, grpo: ratios are clipped to within this of 1
     #[arg(long, default_value_t = 0.2, value_name = "EPS")]
     pub clip_ratio: f64,
@@ -260,9 +292,15 @@ pub struct TrainPolicyArgs {
     /// Take K standard deviations of the reward model's heads off every reward
     #[arg(long, default_value_t = 0.0, value_name = "K")]
     pub uncertainty: f64,
-    /// Stop after a step whose KL exceeds this, nats a sequence
+    /// Stop at a step whose completions' KL (k3 at temperature 1) exceeds this, nats a sequence
     #[arg(long, value_name = "NATS")]
     pub stop_kl: Option<f64>,
+    /// With --in: share of the prompts that is held out
+    #[arg(long, default_value_t = 0.1, value_name = "P", requires = "input")]
+    pub heldout_share: f64,
+    /// With --in: longest sequence; the prompt's left is cut
+    #[arg(long, default_value_t = 1024, value_name = "N", requires = "input")]
+    pub max_tokens: usize,
     /// Held-out prompts to look at while training
     #[arg(long, value_name = "F")]
     pub heldout: Option<PathBuf>,

@@ -1,13 +1,16 @@
 //! `gainsay evaluate`.
 
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gainsay_core::engine::{LogProb, Sampler};
+use gainsay_core::engine::{LogProb, RewardFn, Sampler};
 use gainsay_core::files;
 use gainsay_core::record::PromptRecord;
 use gainsay_lm::model::Model;
 use gainsay_lm::policy::LocalPolicy;
 use gainsay_lm::sequence::Settings;
+use tempfile::TempDir;
 
 use super::{decoding, ecosystem, print, print_json, to_json};
 use crate::cli;
@@ -56,12 +59,82 @@ pub(super) fn evaluate_command(args: &cli::EvaluateArgs) -> Result<()> {
         decoding: decoding(&args.decoding, args.seed, false, "evaluate"),
     };
     let against = known_base.as_ref().filter(|_| args.against.is_some());
-    let (mut evaluation, differences) = measured(&setting, &policy, against)?;
+    let work = Workplace::open(args.out.as_deref(), &identity_of(&setting, &policy, against, args)?)?;
+    let (mut evaluation, differences) = measured(&setting, &policy, against, work.dir())?;
     if known_base.is_none() {
         eprintln!("the base policy is not known: KL and conflict with it are left out; name it with --against");
         evaluation.forget_base();
     }
-    tell(args, &evaluation, &differences)
+    tell(args, &evaluation, &differences)?;
+    work.close()
+}
+
+/// Where completions are kept while an evaluation is under way.
+enum Workplace {
+    /// Beside the file to write: after a kill the same command goes on from there.
+    Kept(PathBuf),
+    /// Nowhere in particular.
+    Passing(TempDir),
+}
+
+impl Workplace {
+    /// `<out>.evaluation`, emptied where another evaluation had begun there.
+    fn open(out: Option<&Path>, identity: &str) -> Result<Self> {
+        let Some(out) = out else {
+            let passing = tempfile::tempdir().map_err(|e| Error::Run(format!("no temporary folder: {e}")))?;
+            return Ok(Self::Passing(passing));
+        };
+        let mut name = out.file_name().unwrap_or_default().to_os_string();
+        name.push(".evaluation");
+        let dir = out.with_file_name(name);
+        let mark = dir.join("identity.txt");
+        if std::fs::read_to_string(&mark).ok().as_deref() != Some(identity) {
+            remove(&dir)?;
+            files::write_atomic(&mark, identity.as_bytes())?;
+        }
+        Ok(Self::Kept(dir))
+    }
+
+    fn dir(&self) -> &Path {
+        match self {
+            Self::Kept(dir) => dir,
+            Self::Passing(dir) => dir.path(),
+        }
+    }
+
+    fn close(self) -> Result<()> {
+        match self {
+            Self::Kept(dir) => remove(&dir),
+            Self::Passing(_) => Ok(()),
+        }
+    }
+}
+
+fn remove(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(Error::Run(format!("{}: cannot be removed: {e}", dir.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// All that an evaluation's completions and rewards depend on.
+fn identity_of(
+    setting: &Setting<'_>,
+    policy: &AnyPolicy,
+    against: Option<&AnyPolicy>,
+    args: &cli::EvaluateArgs,
+) -> Result<String> {
+    let models = [
+        Sampler::identity(policy),
+        against.map(Sampler::identity).unwrap_or_default(),
+        LogProb::identity(setting.base),
+        setting.reward.map(RewardFn::identity).unwrap_or_default(),
+        setting.gold.identity(),
+    ];
+    let prompts = run::directory::file_digest(&setting.prompts)?;
+    Ok(format!("{}\n{prompts}\n{} {:?} {}\n", models.join("\n"), setting.n, setting.decoding, args.model.dtype))
 }
 
 /// The model under a policy's adapter; `None` for a policy without one, and for a server.
@@ -81,9 +154,9 @@ fn measured(
     setting: &Setting<'_>,
     policy: &AnyPolicy,
     against: Option<&AnyPolicy>,
+    work: &Path,
 ) -> Result<(Evaluation, Vec<Difference>)> {
-    let scratch = tempfile::tempdir().map_err(|e| Error::Run(format!("no temporary folder: {e}")))?;
-    let dir = |name: &str| scratch.path().join(name);
+    let dir = |name: &str| work.join(name);
     let figures = |name: &str| run::read_json::<Evaluation>(&dir(name).join("evaluation.json"));
     let base_rollouts: Option<Vec<PromptRecord>> = match against {
         None => None,

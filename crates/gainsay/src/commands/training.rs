@@ -22,8 +22,17 @@ pub(super) fn policy(args: &cli::TrainPolicyArgs) -> Result<()> {
     let (Some(reward), Some(prompts)) = (&args.reward, &args.prompts) else {
         return Err(Error::Input("--reward and --prompts say what to learn; or --in with --method dpo".into()));
     };
+    let unread = unread_by(args, method)?;
+    if !unread.is_empty() {
+        return Err(Error::Input(format!(
+            "--method {} does not read {}: leave it out",
+            args.method,
+            unread.join(", ")
+        )));
+    }
     let options = train_policy::Options {
         method,
+        reference: args.reference.map(Into::into),
         steps: args.steps,
         prompts: args.batch,
         k: args.k,
@@ -33,6 +42,7 @@ pub(super) fn policy(args: &cli::TrainPolicyArgs) -> Result<()> {
         beta: args.beta,
         target_kl: args.target_kl,
         kl_horizon: args.kl_horizon,
+        gae: [args.gamma, args.gae_lambda],
         clip_ratio: args.clip_ratio,
         loss: args.loss.into(),
         rso_beta: args.rso_beta,
@@ -76,7 +86,8 @@ pub(super) fn policy(args: &cli::TrainPolicyArgs) -> Result<()> {
     )?;
     let points: Option<Vec<Point>> =
         done.heldout.iter().map(|w| Some(Point { step: w.step, kl: w.kl, proxy: w.proxy, gold: w.gold? })).collect();
-    let curve = points.filter(|p| p.len() > 2).map(Curve::of);
+    let golds: Vec<&[f64]> = done.heldout.iter().map(|w| w.gold_by_prompt.as_slice()).collect();
+    let curve = points.filter(|p| p.len() > 2).map(|points| Curve::of(points, &golds));
     if let (false, Some(curve)) = (args.json, &curve) {
         print(&curve.render())?;
     }
@@ -104,16 +115,18 @@ fn from_preferences(args: &cli::TrainPolicyArgs, method: PolicyMethod) -> Result
             unread.join(", ")
         )));
     }
-    let objective = Objective::Preference { loss: args.loss.into(), beta: args.beta.unwrap_or(0.1) };
+    let reference = args.reference.map(Into::into).unwrap_or_default();
+    let objective = Objective::Preference { loss: args.loss.into(), beta: args.beta.unwrap_or(0.1), reference };
     let options = train_offline::Options {
         objective,
+        reference_is_open: args.reference.is_none(),
         full: false,
         epochs: args.epochs.unwrap_or(1),
         batch: args.batch,
         lr: Some(args.lr),
         lora: (&args.lora).into(),
-        max_tokens: 1024,
-        heldout: 0.1,
+        max_tokens: args.max_tokens,
+        heldout: args.heldout_share,
         save_every: args.save_every,
         seed: args.seed,
         dtype: args.model_args.dtype,
@@ -129,40 +142,61 @@ fn from_preferences(args: &cli::TrainPolicyArgs, method: PolicyMethod) -> Result
 /// The options that were given another value than the default and that learning from preferences
 /// does not read: ignored in silence they would let a user believe in them.
 fn unread_with_preferences(args: &cli::TrainPolicyArgs) -> Result<Vec<&'static str>> {
-    let bare = ["gainsay", "train", "policy", "--policy", "p", "--in", "f", "--out", "d"];
-    let Ok(cli::Cli { command: cli::Command::Train(cli::TrainCommand::Policy(usual)) }) =
-        cli::Cli::try_parse_from(bare)
-    else {
-        return Err(Error::Run("the defaults of `train policy` are not known".into()));
-    };
-    let given = [
+    let usual = usual()?;
+    let more = [
         ("--heldout", args.heldout.is_some()),
         ("--gold", args.gold.is_some()),
         ("--look-every", args.look_every != usual.look_every),
         ("--patience", args.patience != usual.patience),
         ("--stop-kl", args.stop_kl.is_some()),
-        ("--target-kl", args.target_kl.is_some()),
-        ("--kl-horizon", args.kl_horizon != usual.kl_horizon),
         ("--temperature", args.temperature != usual.temperature),
         ("--max-new-tokens", args.max_new_tokens != usual.max_new_tokens),
         ("--minibatches", args.minibatches != usual.minibatches),
         ("--steps", args.steps != usual.steps),
         ("--samples", args.k != usual.k),
-        ("--clip-ratio", args.clip_ratio != usual.clip_ratio),
-        ("--rso-beta", args.rso_beta != usual.rso_beta),
-        ("--whiten", args.whiten),
         ("--center-rewards", args.center_rewards),
         ("--scale-rewards", args.scale_rewards),
         ("--clip-rewards", args.clip_rewards != usual.clip_rewards),
         ("--uncertainty", args.uncertainty != usual.uncertainty),
     ];
-    Ok(given.into_iter().filter_map(|(flag, is_given)| is_given.then_some(flag)).collect())
+    let given = more.into_iter().filter_map(|(flag, is_given)| is_given.then_some(flag));
+    Ok(given.chain(unread_by(args, PolicyMethod::Dpo)?).collect())
+}
+
+/// The options of other methods that were given another value than the default.
+fn unread_by(args: &cli::TrainPolicyArgs, method: PolicyMethod) -> Result<Vec<&'static str>> {
+    use PolicyMethod::{Dpo, Grpo, Ppo, Rloo, Rso};
+    let usual = usual()?;
+    let read_by: [(&str, bool, &[PolicyMethod]); 10] = [
+        ("--reference", args.reference.is_some(), &[Rloo, Ppo, Grpo, Dpo, Rso]),
+        ("--beta", args.beta.is_some(), &[Rloo, Ppo, Grpo, Dpo, Rso]),
+        ("--target-kl", args.target_kl.is_some(), &[Ppo]),
+        ("--kl-horizon", args.kl_horizon.is_some(), &[Ppo]),
+        ("--gamma", args.gamma != usual.gamma, &[Ppo]),
+        ("--gae-lambda", args.gae_lambda != usual.gae_lambda, &[Ppo]),
+        ("--clip-ratio", args.clip_ratio != usual.clip_ratio, &[Ppo, Grpo]),
+        ("--loss", args.loss != usual.loss, &[Dpo, Rso]),
+        ("--rso-beta", args.rso_beta != usual.rso_beta, &[Rso]),
+        ("--whiten", args.whiten, &[Rloo]),
+    ];
+    let unread = read_by.into_iter().filter(|(_, is_given, methods)| *is_given && !methods.contains(&method));
+    Ok(unread.map(|(flag, _, _)| flag).collect())
+}
+
+/// `train policy` as typed without any option.
+fn usual() -> Result<cli::TrainPolicyArgs> {
+    let bare = ["gainsay", "train", "policy", "--policy", "p", "--in", "f", "--out", "d"];
+    match cli::Cli::try_parse_from(bare) {
+        Ok(cli::Cli { command: cli::Command::Train(cli::TrainCommand::Policy(usual)) }) => Ok(*usual),
+        _ => Err(Error::Run("the defaults of `train policy` are not known".into())),
+    }
 }
 
 pub(super) fn sft(args: &cli::TrainSftArgs) -> Result<()> {
     models::prepare(&args.model_args)?;
     let options = train_offline::Options {
         objective: Objective::Sft,
+        reference_is_open: false,
         full: args.full,
         epochs: args.epochs,
         batch: args.batch,

@@ -1,6 +1,8 @@
 //! The over-optimization curve: gold and proxy reward against the distance from the base policy
 //! (Gao, Schulman and Hilton, *Scaling laws for reward model overoptimization*, arXiv 2210.10760).
 
+use gainsay_core::rng::Key;
+use gainsay_core::stats::{Interval, RESAMPLES, bootstrap_paired_difference};
 use serde::Serialize;
 
 /// One policy on the way of a training.
@@ -57,14 +59,24 @@ pub fn fit(points: &[(f64, f64)]) -> Option<Fit> {
     Some(Fit { alpha, beta, peak, residual: (squares / rows.len() as f64).sqrt() })
 }
 
-/// The first step at which gold is lower than at the look before while proxy is higher, and gold
-/// never again reaches what it was: where over-optimization sets in. `None` where it does not.
-pub fn turning_step(points: &[Point]) -> Option<u32> {
-    points.windows(2).enumerate().find_map(|(i, pair)| {
-        let turned = pair[1].gold < pair[0].gold && pair[1].proxy > pair[0].proxy;
-        let for_good = points[i + 1..].iter().all(|later| later.gold < pair[0].gold);
-        (turned && for_good).then_some(pair[1].step)
+/// The place of the first look at which gold is lower than at the look before while proxy is higher,
+/// and gold does not again reach what it was in the looks that follow, of which there is one at least:
+/// where over-optimization sets in. `None` where it does not.
+pub fn turn(points: &[Point]) -> Option<usize> {
+    (1..points.len().saturating_sub(1)).find(|&at| {
+        let (before, now) = (&points[at - 1], &points[at]);
+        let turned = now.gold < before.gold && now.proxy > before.proxy;
+        turned && points[at..].iter().all(|later| later.gold < before.gold)
     })
+}
+
+/// Gold at the last look less gold at the look before the turn `at`, prompt by prompt, with its
+/// bootstrap interval over prompts. `None` where a look lacks the prompts' values.
+pub fn fall(at: usize, gold_by_prompt: &[&[f64]]) -> Option<Interval> {
+    let (before, last) = (gold_by_prompt.get(at.checked_sub(1)?)?, gold_by_prompt.last()?);
+    let pairs: Vec<(f64, f64)> = last.iter().copied().zip(before.iter().copied()).collect();
+    let whole = !pairs.is_empty() && last.len() == before.len();
+    whole.then(|| bootstrap_paired_difference(&pairs, RESAMPLES, Key::new(0, "gold-falls")))?
 }
 
 /// The curve of a training as it stands in JSON.
@@ -76,16 +88,20 @@ pub struct Curve {
     pub gold: Option<Fit>,
     /// The form fitted to proxy.
     pub proxy: Option<Fit>,
-    /// See [`turning_step`].
+    /// The step of the look at which gold turned; see [`turn`].
     pub turning_step: Option<u32>,
+    /// How far gold fell since; see [`fall`].
+    pub fall: Option<Interval>,
 }
 
 impl Curve {
-    /// The curve through these points.
-    pub fn of(points: Vec<Point>) -> Self {
+    /// The curve through these points, whose gold is the mean of `gold_by_prompt`, one list a point.
+    pub fn of(points: Vec<Point>, gold_by_prompt: &[&[f64]]) -> Self {
         let by = |reward: fn(&Point) -> f64| points.iter().map(|p| (p.kl, reward(p))).collect::<Vec<_>>();
         let (gold, proxy) = (fit(&by(|p| p.gold)), fit(&by(|p| p.proxy)));
-        Self { gold, proxy, turning_step: turning_step(&points), points }
+        let turn = turn(&points);
+        let fall = turn.and_then(|at| fall(at, gold_by_prompt));
+        Self { gold, proxy, turning_step: turn.map(|at| points[at].step), fall, points }
     }
 
     /// Lines of text for people.
@@ -97,9 +113,16 @@ impl Curve {
         if let Some(Fit { alpha, beta, .. }) = self.gold {
             out.push_str(&format!("gold fits R0 + d ({alpha:.3} - {beta:.3} log d), d = sqrt(KL)\n"));
         }
-        out.push_str(&match self.turning_step {
-            Some(step) => format!("over-optimization: from step {step} on gold falls while proxy rises\n"),
-            None => "no over-optimization: gold does not turn while proxy rises\n".into(),
+        out.push_str(&match (self.turning_step, &self.fall) {
+            (Some(step), Some(fall)) if fall.holds(0.0) => format!(
+                "gold turns at step {step} while proxy rises, by {fall:.2} up to the last look: not distinguishable from \
+                 chance\n"
+            ),
+            (Some(step), fall) => format!(
+                "over-optimization: from step {step} on gold falls while proxy rises{}\n",
+                fall.map(|fall| format!(", by {fall:.2} up to the last look")).unwrap_or_default()
+            ),
+            (None, _) => "no over-optimization: gold does not turn while proxy rises\n".into(),
         });
         out
     }
@@ -128,12 +151,26 @@ mod tests {
         let point = |step: u32, gold: f64, proxy: f64| Point { step, kl: f64::from(step), proxy, gold };
         let up = [point(0, 0.0, 0.0), point(1, 0.4, 0.5), point(2, 0.3, 0.7), point(3, 0.5, 0.8)];
         // The dip at step 2 does not last.
-        assert_eq!(turning_step(&up), None);
+        assert_eq!(turn(&up), None);
         let turned = [point(0, 0.0, 0.0), point(1, 0.4, 0.5), point(2, 0.3, 0.7), point(3, 0.1, 0.9)];
-        assert_eq!(turning_step(&turned), Some(2));
+        assert_eq!(turn(&turned), Some(2));
+        // A dip at the last look is not yet a turn.
+        assert_eq!((turn(&turned[..3]), turn(&turned[..1]), turn(&[])), (None, None, None));
         // Both fall: that is not over-optimization.
-        assert_eq!(turning_step(&[point(0, 1.0, 1.0), point(1, 0.5, 0.5)]), None);
-        let text = Curve::of(turned.to_vec()).render();
-        assert!(text.contains("from step 2 on"), "{text}");
+        assert_eq!(turn(&[point(0, 1.0, 1.0), point(1, 0.5, 0.5), point(2, 0.4, 0.4)]), None);
+        let text = Curve::of(turned.to_vec(), &[]).render();
+        assert!(text.contains("from step 2 on") && !text.contains("by "), "{text}");
+
+        // From 0.4 to 0.1 on every prompt alike; by a few prompts alone.
+        let (before, after) = ([0.4; 20], [0.1; 20]);
+        let golds = [&before[..], &before, &before, &after];
+        let curve = Curve::of(turned.to_vec(), &golds);
+        assert!((curve.fall.unwrap().estimate + 0.3).abs() < 1e-12);
+        assert!(curve.render().contains("gold falls while proxy rises, by -0.30 [-0.30, -0.30]"), "{}", curve.render());
+        let uneven: Vec<f64> = (0..20).map(|i| if i < 9 { 1.4 } else { -0.96 }).collect();
+        let golds = [&before[..], &before, &before, &uneven];
+        let text = Curve::of(turned.to_vec(), &golds).render();
+        assert!(text.contains("not distinguishable"), "{text}");
+        assert_eq!(fall(2, &[&before[..], &before, &[]]), None);
     }
 }

@@ -196,6 +196,66 @@ pub fn everyday(answers: usize, by_prompt: &[(f64, f64)], seed: u64) -> Option<E
 mod tests {
     use super::*;
 
+    fn near(found: Option<f64>, by_hand: f64) {
+        assert!(found.is_some_and(|x| (x - by_hand).abs() < 1e-6), "{found:?} {by_hand}");
+    }
+
+    #[test]
+    fn wins_and_orders_by_hand() {
+        // 0 draws with 0 and loses to 1; each 1 beats 0 and draws with 1: 0.5 + 0 + 2 (1 + 0.5) of 6.
+        near(win_rate(&[0.0, 1.0, 1.0], &[0.0, 1.0]), 3.5 / 6.0);
+        assert_eq!((win_rate(&[], &[1.0]), win_rate(&[1.0], &[])), (None, None));
+        // Gold orders two pairs: one right, one with equal rewards.
+        near(pair_accuracy(&[0.0, 1.0, 0.0], &[0.0, 1.0, 1.0]), 0.75);
+        assert_eq!(pair_accuracy(&[0.0, 1.0], &[1.0, 1.0]), None);
+    }
+
+    #[test]
+    fn a_sequences_kl_by_hand() {
+        // k3 of log-ratios u = log(q / p): exp(u) - 1 - u. With p = 1/2 and q = 1/4 that is ln 2 - 1/2.
+        let [half, quarter] = [0.5f32.ln(), 0.25f32.ln()];
+        let by_hand = 2f64.ln() - 0.5;
+        assert!((sequence_kl(&[half, half], &[quarter, quarter]) - 2.0 * by_hand).abs() < 1e-6);
+        assert_eq!(sequence_kl(&[half], &[half]), 0.0);
+    }
+
+    #[test]
+    fn a_prompts_figures_by_hand() {
+        let completion = |i: u32, gold: f64| Completion {
+            text: ["a b", "a", "c"][i as usize - 1].into(),
+            reward: Some(f64::from(i)),
+            gold: Some(gold),
+            logp: Some(-f64::from(i)),
+            n_tokens: Some(i),
+            token_logps: Some(vec![-1.0; i as usize]),
+            ..Completion::default()
+        };
+        let empty: PromptRecord =
+            serde_json::from_str(r#"{"schema":1,"id":"x","prompt":"q","completions":[]}"#).expect("a record");
+        let record = |completions| PromptRecord { completions, ..empty.clone() };
+        let ours = record(vec![completion(1, 0.0), completion(2, 1.0), completion(3, 1.0)]);
+        let base = record(vec![completion(1, 0.0), completion(2, 1.0)]);
+        let found = prompt_metrics(&ours, Some(&base));
+        near(found.gold_reward, 2.0 / 3.0);
+        near(found.proxy_reward, 2.0);
+        near(found.win_rate, 3.5 / 6.0);
+        // Rewards rise as log-probs fall: every pair is reversed, and PACS is -2 sqrt(1.5), 0, 2 sqrt(1.5).
+        near(found.kendall_tau_distance, 1.0);
+        near(found.mean_abs_pacs, 4.0 * 1.5f64.sqrt() / 3.0);
+        near(found.mean_abs_pacs_own, 4.0 * 1.5f64.sqrt() / 3.0);
+        near(found.length, 2.0);
+        // Six tokens of -1 each.
+        near(found.nll_per_token, 1.0);
+        near(found.length_correlation, 1.0);
+        // a, b, a, c.
+        near(found.distinct_1, 0.75);
+        assert_eq!((found.kl, found.entropy, found.reward_accuracy), (None, None, None));
+        let mut bare = ours;
+        bare.completions[1].reward = None;
+        let found = prompt_metrics(&bare, None);
+        assert_eq!((found.proxy_reward, found.kendall_tau_distance, found.win_rate), (None, None, None));
+    }
+
     #[test]
     fn everyday_answers_by_hand() {
         let found = everyday(5, &[(-2.0, -1.0), (-4.0, -2.0)], 0).unwrap();

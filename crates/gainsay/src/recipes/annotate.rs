@@ -44,8 +44,23 @@ pub fn serve(args: &AnnotateServeArgs, say: impl FnOnce(&str) -> Result<()>) -> 
     let secret = secret(args.admin_secret_file.as_deref())?;
     let live = live(args)?;
     block_on(async {
-        let store = Arc::new(Store::open(&args.db).await?);
-        store.take_options(&options(args, &store.settings().await?)?).await?;
+        // Refused before there is a database.
+        let listening = Listening::bind(&args.host, args.port).await?;
+        let made = secret.is_none();
+        if made && !listening.address.ip().is_loopback() {
+            return Err(Error::Input(format!(
+                "--host {}: others reach this address, so set an admin secret of at least 16 characters in {SECRET} \
+                 or --admin-secret-file",
+                args.host
+            )));
+        }
+        let guidelines = args.guidelines.as_deref().map(read_text).transpose()?;
+        let store = match &tasks {
+            Some(_) => Store::open(&args.db).await?,
+            None => Store::open_existing(&args.db).await?,
+        };
+        let store = Arc::new(store);
+        store.take_options(&options(args, guidelines, &store.settings().await?)).await?;
         if let Some(tasks) = &tasks {
             let added = store.add_items(tasks).await?;
             eprintln!("{added} new items of {}", tasks.len());
@@ -55,15 +70,6 @@ pub fn serve(args: &AnnotateServeArgs, say: impl FnOnce(&str) -> Result<()>) -> 
         }
         if store.items().await?.is_empty() {
             return Err(Error::Input(format!("--db {} holds no items; name a selection with --in", args.db)));
-        }
-        let listening = Listening::bind(&args.host, args.port).await?;
-        let made = secret.is_none();
-        if made && !listening.address.ip().is_loopback() {
-            return Err(Error::Input(format!(
-                "--host {}: others reach this address, so set an admin secret of at least 16 characters in {SECRET} \
-                 or --admin-secret-file",
-                args.host
-            )));
         }
         let secret = secret.unwrap_or_else(token::random);
         let access = Access { admin_secret: secret.clone(), public_url: args.public_url.clone() };
@@ -164,21 +170,22 @@ fn secret(file: Option<&Path>) -> Result<Option<String>> {
 }
 
 /// What the options say of the settings; options that were not given say nothing.
-fn options(args: &AnnotateServeArgs, there: &Settings) -> Result<Vec<(&'static str, String)>> {
-    let read = |path: &std::path::PathBuf| {
-        std::fs::read_to_string(path).map_err(|e| Error::Input(format!("{}: cannot be read: {e}", path.display())))
-    };
+fn options(args: &AnnotateServeArgs, guidelines: Option<String>, there: &Settings) -> Vec<(&'static str, String)> {
     // Gold checks that nobody spaced come every ten answers.
     let spaced = || (args.gold_checks.is_some() && there.gold_every == 0).then_some(10);
     let given = [
         ("title", args.title.clone()),
-        ("guidelines", args.guidelines.as_ref().map(read).transpose()?),
+        ("guidelines", guidelines),
         ("overlap", args.overlap.map(|n| n.to_string())),
         ("gold_every", args.gold_every.or_else(spaced).map(|n| n.to_string())),
         ("cost_per_hour", args.cost_per_hour.map(|pay| pay.to_string())),
         ("labels", args.labels.as_ref().map(|labels| labels.join("\n"))),
     ];
-    Ok(given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+    given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| Error::Input(format!("{}: cannot be read: {e}", path.display())))
 }
 
 fn read_tasks(path: &Path, task: TaskArg) -> Result<Vec<Task>> {

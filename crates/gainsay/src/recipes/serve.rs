@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use gainsay_core::engine::{EngineError, RewardFn, ScoreItem};
 use gainsay_core::record::Prompt;
-use gainsay_lm::model::packed::added_rows;
+use gainsay_lm::model::packed::batches;
 use gainsay_lm::reward::RewardModel;
-use gainsay_lm::sequence::{Sequence, micro_batches};
+use gainsay_lm::sequence::Sequence;
 use gainsay_lm::{LmError, Tokenizer};
 use gainsay_server::reward_api::{Count, Engine, Item, Member, SharedPolicy};
 
@@ -132,8 +132,8 @@ impl RewardFn for Rendered {
             let prompt_len = tokens.len();
             sequences.push(Sequence { tokens, prompt_len, truncated: false });
         }
-        let batches = micro_batches(&added_rows(&sequences), BATCH_TOKENS);
-        let rewards = batches.into_iter().map(|range| self.model.rewards_of(&sequences[range]));
+        let rewards =
+            batches(&sequences, BATCH_TOKENS).into_iter().map(|range| self.model.rewards_of(&sequences[range]));
         Ok(rewards.collect::<std::result::Result<Vec<_>, _>>()?.concat())
     }
 

@@ -13,6 +13,7 @@ use gainsay_lm::train::{self, Example, Objective, OfflineOptions, OfflineReport,
 use serde_json::json;
 
 use super::lora::Lora;
+use super::train_policy::tell_reference;
 use super::training::{Metrics, checkpoints, value_of, with_progress};
 use crate::cli::Dtype;
 use crate::error::{Error, Result};
@@ -25,6 +26,8 @@ use crate::run::directory::file_digest;
 pub struct Options {
     /// What is learned.
     pub objective: Objective,
+    /// Whether the objective's reference was left to the default.
+    pub reference_is_open: bool,
     /// Train all weights instead of an adapter.
     pub full: bool,
     /// Passes over the examples.
@@ -59,6 +62,9 @@ pub fn train_offline(
     options: &Options,
 ) -> Result<(Figures, OfflineReport)> {
     let mut base = models::load(from, options.dtype)?;
+    if options.reference_is_open {
+        tell_reference(from, &base, None);
+    }
     let mut resolved = OfflineOptions::new(options.objective, base.backbone.config.family);
     resolved.adapter = options.lora.settle(&mut base)?;
     resolved.full = options.full;
@@ -188,7 +194,9 @@ fn provenance(
 ) -> Provenance {
     let (method, more) = match options.objective {
         Objective::Sft => ("sft", json!({})),
-        Objective::Preference { loss, beta } => ("dpo-offline", json!({ "loss": loss, "beta": beta })),
+        Objective::Preference { loss, beta, reference } => {
+            ("dpo-offline", json!({ "loss": loss, "beta": beta, "reference": reference }))
+        }
     };
     let mut shown = json!({
         "full": options.full, "epochs": resolved.epochs, "batch": resolved.batch, "lr": resolved.lr,

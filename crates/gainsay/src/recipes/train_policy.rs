@@ -9,7 +9,7 @@ use gainsay_lm::loss::PreferenceLoss;
 use gainsay_lm::save::{Provenance, save_policy};
 use gainsay_lm::source::Loaded;
 use gainsay_lm::train::{
-    self, Company, Ended, PolicyMethod, PolicyOptions, PolicyReport, Shaping, TrainEvent, TrainPrompt, Watch,
+    self, Company, Ended, PolicyMethod, PolicyOptions, PolicyReport, Reference, Shaping, TrainEvent, TrainPrompt, Watch,
 };
 use serde_json::json;
 
@@ -26,6 +26,9 @@ use crate::run::recipe::Recipe;
 pub struct Options {
     /// How the policy learns.
     pub method: PolicyMethod,
+    /// What the KL is taken to; by default the base, which is told where that is not the policy that
+    /// training starts from.
+    pub reference: Option<Reference>,
     /// Steps: each draws and learns.
     pub steps: usize,
     /// Prompts a step.
@@ -42,8 +45,10 @@ pub struct Options {
     pub beta: Option<f64>,
     /// The KL that PPO's beta is steered to.
     pub target_kl: Option<f64>,
-    /// Sequences over which beta is steered.
-    pub kl_horizon: f64,
+    /// Sequences over which beta is steered; by default those of ten steps.
+    pub kl_horizon: Option<f64>,
+    /// PPO's discount, and the lambda of its advantages.
+    pub gae: [f64; 2],
     /// Ratios are clipped to within this of 1.
     pub clip_ratio: f64,
     /// DPO's and RSO's loss.
@@ -81,15 +86,17 @@ impl Options {
         let wanted = &recipe.tune;
         Ok(Self {
             method: method(&wanted.method)?,
+            reference: Some(Reference::Base),
             steps: wanted.steps,
             prompts: wanted.prompts,
             k: wanted.k,
             epochs: None,
             minibatches: 1,
             lr: wanted.lr,
-            beta: Some(wanted.beta),
-            target_kl: None,
-            kl_horizon: 10_000.0,
+            beta: wanted.beta,
+            target_kl: wanted.target_kl,
+            kl_horizon: None,
+            gae: GAE,
             clip_ratio: 0.2,
             loss: PreferenceLoss::Sigmoid,
             rso_beta: 0.5,
@@ -116,8 +123,10 @@ impl Options {
         options.minibatches = self.minibatches;
         options.lr = self.lr;
         options.beta = self.beta.unwrap_or(options.beta);
+        options.reference = self.reference.unwrap_or_default();
         options.target_kl = self.target_kl;
-        options.horizon = self.kl_horizon;
+        options.horizon = self.kl_horizon.unwrap_or((STEERED_STEPS * self.prompts * self.k) as f64);
+        [options.gamma, options.lambda] = self.gae;
         options.clip_ratio = self.clip_ratio;
         options.loss = self.loss;
         options.rso_beta = self.rso_beta;
@@ -130,6 +139,22 @@ impl Options {
         options.seed = self.seed;
         options.round = self.round;
         Ok(options)
+    }
+}
+
+/// PPO's discount and lambda, by default.
+pub const GAE: [f64; 2] = [1.0, 0.95];
+
+/// Steps over which beta is steered, by default: it changes by at most 2 % a step.
+const STEERED_STEPS: usize = 10;
+
+/// Says what the KL is taken to where a user who has just fine-tuned may expect another policy.
+pub(super) fn tell_reference(from: &str, base: &Loaded, reference: Option<Reference>) {
+    if base.adapter.is_some() && reference.is_none() {
+        eprintln!(
+            "the reference is the model under the adapter of {from}; --reference start takes {from} itself, --reference \
+             base says that this is meant"
+        );
     }
 }
 
@@ -175,6 +200,7 @@ pub fn train_policy(
     options: &Options,
 ) -> Result<(Figures, PolicyReport)> {
     let mut base = models::load(from, options.dtype)?;
+    tell_reference(from, &base, options.reference);
     let mut resolved = options.resolve(&mut base)?;
     // A reward that reads text has no tokenizer that the ids could belong to.
     resolved.reward_reads_text = reward.reads_text();
@@ -210,7 +236,7 @@ pub fn train_policy(
 fn why_ended(done: &PolicyReport) -> String {
     match done.ended {
         Ended::Steps => "all steps are done".into(),
-        Ended::Kl => format!("stopped after step {}: the KL passed its limit", done.steps.len()),
+        Ended::Kl => format!("stopped: the completions of step {} passed the KL's limit", done.steps.len()),
         Ended::Heldout => format!(
             "stopped after step {}: the held-out reward no longer rose; the policy is that of step {}",
             done.steps.len(),
@@ -237,6 +263,15 @@ fn provenance(
     if options.method != PolicyMethod::Rloo {
         add("epochs", json!(options.epochs));
         add("minibatches", json!(options.minibatches));
+    }
+    if options.reference != Reference::Base {
+        add("reference", json!(options.reference));
+    }
+    if options.whiten {
+        add("whiten", json!(true));
+    }
+    if let Some(limit) = options.stop_kl {
+        add("stop_kl", json!(limit));
     }
     match options.method {
         PolicyMethod::Ppo => {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use gainsay_core::files;
 use gainsay_core::import::DataFormat;
+use gainsay_core::import::pairs::prefer_safer;
 use gainsay_core::ranking::RankingRecord;
 use gainsay_core::record::{Extra, PreferenceRecord};
 use gainsay_core::stats::Interval;
@@ -25,7 +26,7 @@ use crate::cli::Dtype;
 use crate::error::{Error, Result};
 use crate::models;
 use crate::progress::Figures;
-use crate::run::directory::{file_digest, write_json};
+use crate::run::directory::{file_digest, write_report};
 use crate::run::recipe::Recipe;
 
 /// How a reward model is trained; what is `None` keeps the method's default.
@@ -45,6 +46,8 @@ pub struct Options {
     pub lora: Lora,
     /// Weight of (r1 + r2)^2.
     pub center: f64,
+    /// Penalty of a fitted head.
+    pub l2: Option<f64>,
     /// What the head reads.
     pub reads: Vec<Read>,
     /// Folder that keeps features.
@@ -88,12 +91,13 @@ impl Options {
             lr: Some(wanted.lr),
             lora: Lora::plain(wanted.rank, wanted.alpha, wanted.last_layers),
             center: wanted.center,
+            l2: None,
             reads: vec![Read::LAST],
             cache: None,
             heads: wanted.heads,
             safety: false,
             old: Vec::new(),
-            old_weight: 1.0,
+            old_weight: wanted.old_weight,
             max_tokens: wanted.max_tokens,
             heldout: 0.0,
             folds: None,
@@ -115,6 +119,7 @@ impl Options {
         options.batch_pairs = self.batch;
         options.lr = self.lr.unwrap_or(options.lr);
         options.center = self.center;
+        options.l2 = self.l2.unwrap_or(options.l2);
         options.settings.max_tokens = self.max_tokens;
         options.heldout = self.heldout;
         options.seed = self.seed;
@@ -177,6 +182,9 @@ fn feedback(inputs: &[PathBuf], options: &Options) -> Result<(Vec<PreferenceReco
             rankings.extend(read);
         } else {
             let mut read = files::read_preferences(path)?;
+            if options.safety {
+                read.iter_mut().for_each(prefer_safer);
+            }
             read.iter_mut().for_each(|record| weigh(&mut record.extra, weight));
             pairs.extend(read);
         }
@@ -235,7 +243,7 @@ pub fn train_reward(
         discard(&kept.dir)?;
         let mut value = serde_json::to_value(&done).map_err(|e| Error::Run(e.to_string()))?;
         value.as_object_mut().map(|fields| fields.remove("cost"));
-        write_json(path, &value)?;
+        write_report(path, &value)?;
     }
     eprint!("{}", accuracy_line(&done));
     let figures = Figures::of("train reward", done.cost.tokens, done.cost.seconds);
@@ -322,6 +330,9 @@ fn provenance(
         shown["reads"] = json!(options.reads);
     }
     wanted.lora.note(&options.adapter, &mut shown);
+    if wanted.l2.is_some() {
+        shown["l2"] = json!(options.l2);
+    }
     if options.safety {
         shown["safety"] = json!(true);
     }

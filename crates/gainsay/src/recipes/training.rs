@@ -78,13 +78,14 @@ fn flow() -> ControlFlow<()> {
 }
 
 /// Runs training behind a bar of optimizer steps, noting every step; Ctrl-C breaks it off after
-/// the current one.
+/// the current one, from whose checkpoint it goes on.
 pub fn with_progress<T>(
     stage: &str,
     metrics: Option<&Metrics>,
     work: impl FnOnce(&mut dyn FnMut(&TrainEvent) -> ControlFlow<()>) -> std::result::Result<T, LmError>,
 ) -> Result<T> {
-    let mut live = Live { stage: stage.into(), bar: None, features: None, started: Instant::now(), tokens: 0 };
+    let started = Instant::now();
+    let mut live = Live { stage: stage.into(), bar: None, features: None, started, tokens: 0, resumed: 0 };
     let mut unwritten = None;
     let mut tell = |event: &TrainEvent| {
         if let Some(Err(e)) = metrics.map(|m| m.note(event)) {
@@ -112,6 +113,8 @@ struct Live {
     features: Option<Progress>,
     started: Instant,
     tokens: u64,
+    /// Steps that an earlier run had taken.
+    resumed: u32,
 }
 
 impl Live {
@@ -155,6 +158,7 @@ impl Live {
                 return;
             }
             TrainEvent::Resumed { step } => {
+                self.resumed = *step;
                 if *step > 0 {
                     eprintln!("goes on behind step {step}");
                 }
@@ -162,7 +166,11 @@ impl Live {
             }
             TrainEvent::Epoch(_) => return,
         };
-        let bar = self.bar.get_or_insert_with(|| Progress::new(&self.stage, u64::from(steps), "steps"));
+        let bar = self.bar.get_or_insert_with(|| {
+            let mut bar = Progress::new(&self.stage, u64::from(steps), "steps");
+            bar.skip(u64::from(self.resumed));
+            bar
+        });
         bar.reach(u64::from(step));
         bar.say(message);
     }

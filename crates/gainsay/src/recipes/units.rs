@@ -144,7 +144,7 @@ fn append<T: Serialize>(file: &mut File, path: &Path, value: &T) -> Result<()> {
     line.push(b'\n');
     file.write_all(&line)
         .and_then(|()| file.sync_data())
-        .map_err(|e| Error::Input(format!("{}: cannot be written: {e}; free some space and run again", path.display())))
+        .map_err(|e| Error::Run(format!("{}: cannot be written: {e}; free some space and run again", path.display())))
 }
 
 /// Of the contents of the file, or of each file of a pattern.

@@ -102,7 +102,7 @@ pub fn figure(looks: &[Look]) -> String {
         .map(|t| format!(r#"<polyline class="curve s{}" points="{}"/>"#, t.class, frame.points(&t.line())))
         .collect();
     let dots: String = traces.iter().map(|t| dots(t, &frame)).collect();
-    let body = axes(&frame, "√KL to the base policy", "Reward gained over the base policy", (7, 5))
+    let body = axes(&frame, "√KL to the reference policy", "Reward gained over the base policy", (7, 5))
         + &stretched(&lines)
         + &turn_mark(&finding, &traces, &frame)
         + &dots;
@@ -197,7 +197,7 @@ fn caption(looks: &[Look], traces: &[Trace]) -> String {
     };
     format!(
         "Each dot is one look: the mean over the held-out prompts, one completion each, so that small ups and downs \
-         are chance; {lines}. Rewards are shown as gains over the first look.{left_out}"
+         are chance; the KL is that of the distribution that is trained, at the training’s temperature; {lines}. Rewards are shown as gains over the first look.{left_out}"
     )
 }
 
@@ -241,7 +241,7 @@ mod tests {
     use crate::report::looks::table;
 
     fn look(step: u32, kl: f64, proxy: f64, gold: Option<f64>) -> Look {
-        Look { step, kl: Some(kl), proxy: Some(proxy), gold, length: Some(20.0) }
+        Look { step, kl: Some(kl), proxy: Some(proxy), gold, length: Some(20.0), ..Look::default() }
     }
 
     fn turned() -> Vec<Look> {
@@ -262,6 +262,19 @@ mod tests {
     }
 
     #[test]
+    fn a_fall_that_chance_may_have_made_is_called_so() {
+        let with = |last: &dyn Fn(usize) -> f64| {
+            let mut looks = turned();
+            looks.iter_mut().for_each(|look| look.gold_by_prompt = vec![0.4; 20]);
+            looks[3].gold_by_prompt = (0..20).map(last).collect();
+            finding(&looks).sentence()
+        };
+        let (sure, chance) = (with(&|_| 0.1), with(&|i| if i < 9 { 1.4 } else { -0.96 }));
+        assert!(sure.contains("Turned at step 20") && sure.contains("more than chance makes"), "{sure}");
+        assert!(chance.contains("Perhaps turned") && chance.contains("chance may have made it"), "{chance}");
+    }
+
+    #[test]
     fn what_does_not_turn_has_no_mark() {
         let looks: Vec<Look> = (0..4).map(|i| look(i, f64::from(i), f64::from(i), Some(0.5 * f64::from(i)))).collect();
         assert!(finding(&looks).sentence().contains("Did not turn"));
@@ -270,7 +283,7 @@ mod tests {
 
     #[test]
     fn without_gold_or_with_one_look_nothing_is_claimed() {
-        let bare: Vec<Look> = turned().iter().map(|l| Look { gold: None, ..*l }).collect();
+        let bare: Vec<Look> = turned().iter().map(|l| Look { gold: None, ..l.clone() }).collect();
         assert_eq!(finding(&bare), Finding::NoGold);
         assert!(figure(&bare).contains("l1") && !figure(&bare).contains("l0"));
         assert_eq!(finding(&turned()[..1]), Finding::TooFew);
@@ -289,7 +302,8 @@ mod tests {
 
     #[test]
     fn a_reward_of_another_scale_is_divided() {
-        let looks: Vec<Look> = turned().iter().map(|l| Look { proxy: l.proxy.map(|p| 30.0 * p), ..*l }).collect();
+        let looks: Vec<Look> =
+            turned().iter().map(|l| Look { proxy: l.proxy.map(|p| 30.0 * p), ..l.clone() }).collect();
         // The proxy gains 36, gold 0.4 at most: 90 times as much.
         assert!(figure(&looks).contains("Proxy, divided by 50"));
         assert_eq!((round_number(90.0), round_number(4.2), round_number(10.0)), (50.0, 2.0, 10.0));

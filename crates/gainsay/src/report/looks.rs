@@ -5,10 +5,12 @@ use serde::Deserialize;
 
 use super::tables::{Column, Table, absent};
 use super::text::{number, plural};
-use crate::evaluation::curve::{Point, turning_step};
+use gainsay_core::stats::Interval;
+
+use crate::evaluation::curve::{Point, fall, turn};
 
 /// One look; what is not a finite number is not there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Look {
     /// Steps that the policy had taken.
     pub step: u32,
@@ -21,6 +23,9 @@ pub struct Look {
     /// Mean gold reward.
     #[serde(default)]
     pub gold: Option<f64>,
+    /// Each prompt's gold reward.
+    #[serde(default)]
+    pub gold_by_prompt: Vec<f64>,
     /// Tokens a completion.
     #[serde(default)]
     pub length: Option<f64>,
@@ -38,13 +43,14 @@ pub(super) fn finite(value: Option<f64>) -> Option<f64> {
     value.filter(|v| v.is_finite())
 }
 
-/// The looks that have all three numbers, as the curve takes them.
-fn points(looks: &[Look]) -> Vec<Point> {
-    let whole = |look: &Look| {
+/// The looks that have all three numbers, as the curve takes them, with their prompts' gold.
+fn points(looks: &[Look]) -> (Vec<Point>, Vec<&[f64]>) {
+    let whole = |look: &'_ Look| {
         let (kl, proxy, gold) = (finite(look.kl)?.max(0.0), finite(look.proxy)?, finite(look.gold)?);
         Some(Point { step: look.step, kl, proxy, gold })
     };
-    looks.iter().filter_map(whole).collect()
+    let golds = looks.iter().filter(|look| whole(look).is_some()).map(|look| look.gold_by_prompt.as_slice()).collect();
+    (looks.iter().filter_map(whole).collect(), golds)
 }
 
 /// What the curve says.
@@ -64,6 +70,8 @@ pub enum Finding {
         to: Point,
         /// The last look.
         last: Point,
+        /// Gold at the last look less that at `from`; `None` where the prompts' values are not known.
+        fall: Option<Interval>,
     },
     /// It does not.
     Held {
@@ -76,19 +84,16 @@ pub enum Finding {
     },
 }
 
-/// Reads the curve; see [`turning_step`].
+/// Reads the curve; see [`turn`].
 pub fn finding(looks: &[Look]) -> Finding {
-    let points = points(looks);
+    let (points, golds) = points(looks);
     match (points.first(), points.last()) {
         _ if looks.is_empty() => Finding::NoLooks,
         _ if looks.iter().all(|l| finite(l.gold).is_none()) => Finding::NoGold,
-        (Some(&first), Some(&last)) if points.len() > 1 => {
-            let turn = turning_step(&points);
-            match points.windows(2).find(|pair| Some(pair[1].step) == turn) {
-                Some(pair) => Finding::Turned { from: pair[0], to: pair[1], last },
-                None => Finding::Held { first, last, looks: points.len() },
-            }
-        }
+        (Some(&first), Some(&last)) if points.len() > 1 => match turn(&points) {
+            Some(at) => Finding::Turned { from: points[at - 1], to: points[at], last, fall: fall(at, &golds) },
+            None => Finding::Held { first, last, looks: points.len() },
+        },
         _ => Finding::TooFew,
     }
 }
@@ -107,9 +112,13 @@ impl Finding {
             Self::TooFew => "<strong>Whether it turned cannot be told:</strong> fewer than two looks have proxy, gold \
                 and KL. Train for more steps, or look more often with <code>--look-every N</code>."
                 .into(),
-            Self::Turned { from, to, last } => format!(
-                "<strong>Turned at step {}:</strong> there gold falls from {} to {} while the proxy rises from {} to \
-                 {}, and gold never comes back to what it was. At the last look, step {}, gold is {} and the proxy {}.",
+            Self::Turned { from, to, last, fall } => format!(
+                "<strong>{} at step {}:</strong> there gold falls from {} to {} while the proxy rises from {} to \
+                 {}, and gold does not come back to what it was. At the last look, step {}, gold is {} and the proxy {}.{}",
+                match fall {
+                    Some(fall) if fall.holds(0.0) => "Perhaps turned",
+                    _ => "Turned",
+                },
                 to.step,
                 two(from.gold),
                 two(to.gold),
@@ -117,7 +126,8 @@ impl Finding {
                 two(to.proxy),
                 last.step,
                 two(last.gold),
-                two(last.proxy)
+                two(last.proxy),
+                fall.as_ref().map(fallen).unwrap_or_default()
             ),
             Self::Held { first, last, looks } => format!(
                 "<strong>Did not turn:</strong> over {}, up to step {} and a KL of {} nats, gold never falls for good \
@@ -132,6 +142,16 @@ impl Finding {
             ),
         }
     }
+}
+
+/// How sure the fall of gold is.
+fn fallen(fall: &Interval) -> String {
+    let verdict = match fall.holds(0.0) {
+        true => "chance may have made it",
+        false => "more than chance makes",
+    };
+    let [by, low, high] = [fall.estimate, fall.low, fall.high].map(|x| number(x, 2));
+    format!(" On the same prompts gold changed by {by} [{low}, {high}] since it turned: {verdict}.")
 }
 
 /// Every look as a row.

@@ -9,6 +9,7 @@ use gainsay_core::select::SelectOptions;
 use gainsay_lm::train::checkpoint::training_dir;
 
 use super::Run;
+use super::recipe::RewardStart;
 use crate::error::{Error, Result};
 use crate::models;
 use crate::recipes::evaluate::{Setting, Subject, evaluate};
@@ -97,19 +98,29 @@ impl Run<'_> {
         })
     }
 
-    /// Trains the reward model again from the base model, on the proxy's pairs and all answers so
-    /// far; a proxy whose pairs are not known is trained further on the answers alone.
+    /// Trains the reward model on the round's answers and, at their own weight, the pairs from before.
     fn refine(&self, round: u32, arm: &str) -> Result<()> {
         let report = self.arm_file(round, arm, "reward-train.json");
         self.dir.stage(&format!("round {round}, {arm}: refine the reward model"), &report, || {
-            let answers = (1..=round).map(|r| self.arm_file(r, arm, "preferences.jsonl"));
-            let old = self.proxy_preferences();
-            let from = if old.is_some() { self.recipe.policy.clone() } else { self.proxy_spec() };
-            let inputs: Vec<PathBuf> = old.into_iter().chain(answers).collect();
+            let answers = |r| self.arm_file(r, arm, "preferences.jsonl");
+            let mut options = train_reward::Options::of_recipe(self.recipe);
+            if options.old_weight > 0.0 {
+                options.old = self.proxy_preferences().into_iter().chain((1..round).map(answers)).collect();
+            }
             let out = self.arm_file(round, arm, "reward");
-            let options = train_reward::Options::of_recipe(self.recipe);
-            train_reward::train_reward(&from, &inputs, &out, Some(&report), &options).map(|done| done.figures)
+            train_reward::train_reward(&self.refined_from(round, arm), &[answers(round)], &out, Some(&report), &options)
+                .map(|done| done.figures)
         })
+    }
+
+    /// Where a round's reward model starts. A proxy whose pairs are not known cannot be trained again
+    /// from the base.
+    fn refined_from(&self, round: u32, arm: &str) -> String {
+        match self.recipe.reward.start {
+            RewardStart::Base if self.proxy_preferences().is_some() => self.recipe.policy.clone(),
+            RewardStart::Current if round > 1 => self.arm_file(round - 1, arm, "reward").display().to_string(),
+            RewardStart::Base | RewardStart::Current => self.proxy_spec(),
+        }
     }
 
     fn tune(&self, round: u32, arm: &str) -> Result<()> {

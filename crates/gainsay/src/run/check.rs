@@ -41,7 +41,8 @@ impl Recipe {
             ("sample.temperature", self.sample.temperature),
             ("select.delta", self.select.delta),
             ("reward.center", reward.center),
-            ("tune.beta", tune.beta),
+            ("reward.old_weight", reward.old_weight),
+            ("tune.beta", tune.beta.unwrap_or(0.0)),
             ("tune.uncertainty", tune.uncertainty),
         ];
         let above_0 = [
@@ -51,6 +52,7 @@ impl Recipe {
             ("tune.alpha", tune.alpha),
             ("tune.temperature", tune.temperature),
             ("tune.stop_kl", tune.stop_kl.unwrap_or(1.0)),
+            ("tune.target_kl", tune.target_kl.unwrap_or(1.0)),
         ];
         if let Some((name, value)) = at_least_0.iter().find(|(_, v)| !(*v >= 0.0 && v.is_finite())) {
             return Err(format!("{name} is {value}; it is a number of at least 0"));
@@ -115,6 +117,9 @@ impl Recipe {
         }
         if !["ppo", "none"].contains(&tune.method.as_str()) && tune.k < 2 {
             return Err("tune.k is below 2; RLOO's baseline is the mean of the other completions".into());
+        }
+        if tune.target_kl.is_some() && tune.method != "ppo" {
+            return Err(format!("tune.target_kl: ppo steers by it, {} does not; leave it out", tune.method));
         }
         if tune.uncertainty > 0.0 && reward.heads == 0 {
             return Err("tune.uncertainty reads the heads of an ensemble: set reward.heads, for example to 8".into());

@@ -51,7 +51,7 @@ impl Speeds {
 /// The model of [`Speeds::reference`].
 pub const REFERENCE_MODEL: &str = "smollm2-135m";
 
-/// Peak memory of the demo, GiB.
+/// Peak memory of the demo, GiB, with [`REFERENCE_MODEL`].
 pub const REFERENCE_GIB: f64 = 3.0;
 
 impl std::iter::Sum for Cost {
@@ -99,7 +99,8 @@ pub fn count(recipe: &Recipe) -> Result<Cost> {
     let pairs: usize = old + arms * (1..=rounds).map(|round| old + round * recipe.select.budget).sum::<usize>();
     Ok(Cost {
         completions,
-        labels: rounds * arms * recipe.select.budget,
+        // A pool cannot be asked more than all its pairs.
+        labels: rounds * arms * recipe.select.budget.min(pool * (recipe.sample.n - 1) / 2),
         sampled_tokens: completions * length,
         scored_tokens: 2 * pools * pool * sequence
             + 2 * rounds * arms * tuned * tuned_sequence

@@ -150,6 +150,18 @@ fn sweep(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// [`write_json`] of an object that does not say its schema itself.
+pub fn write_report<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    write_json(path, &Report { schema: 1, value })
+}
+
+#[derive(Serialize)]
+struct Report<'a, T> {
+    schema: u32,
+    #[serde(flatten)]
+    value: &'a T,
+}
+
 /// Writes a value as pretty JSON, whole or not at all.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let mut bytes = serde_json::to_vec_pretty(value)

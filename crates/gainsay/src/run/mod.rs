@@ -9,6 +9,7 @@ mod check;
 pub mod cost;
 pub mod demo;
 pub mod directory;
+pub mod inputs;
 pub mod prompts;
 pub mod recipe;
 pub mod slice;
@@ -32,7 +33,7 @@ use crate::recipes::evaluate::{Subject, evaluate};
 use crate::recipes::feedback;
 use crate::recipes::score::{Features, Scorers, score};
 use crate::recipes::{conflicts, sample, train_reward, validate};
-use directory::{RunDirectory, file_digest, write_json};
+use directory::{RunDirectory, file_digest, write_json, write_report};
 use recipe::Recipe;
 
 /// Numbers a completion, for strategies that read features.
@@ -50,6 +51,7 @@ const BUILTIN_GOLD: [(&str, &[u8]); 3] = [
 /// # Errors
 /// A directory of another recipe, what a stage reports, Ctrl-C.
 pub fn run(recipe: &Recipe, root: &Path, threads: usize, device: Device) -> Result<PathBuf> {
+    inputs::check(recipe)?;
     let run = Run { recipe, dir: RunDirectory::open(root, recipe)?, base: OnceCell::new(), gold: OnceCell::new() };
     run.inputs(threads, device)?;
     run.first_rollouts()?;
@@ -235,12 +237,15 @@ impl Run<'_> {
         let summary = dir.join("conflicts.json");
         self.dir.stage(&format!("round {round}: conflicts"), &summary, || {
             let found = conflicts::conflicts(&scored, Some(&conflicted), &ConflictOptions::default(), 0, None)?;
-            write_json(&summary, &found.summary)?;
+            write_report(&summary, &found.summary)?;
             Ok(Figures::default())
         })?;
         let validation = dir.join("validate.json");
         self.dir.stage(&format!("round {round}: validate"), &validation, || {
-            write_json(&validation, &validate::validate(&conflicted, &ConflictOptions::default(), self.recipe.seed)?)?;
+            write_report(
+                &validation,
+                &validate::validate(&conflicted, &ConflictOptions::default(), self.recipe.seed)?,
+            )?;
             Ok(Figures::default())
         })
     }

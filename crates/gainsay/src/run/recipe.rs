@@ -199,6 +199,10 @@ impl Default for Feedback {
 pub struct RewardTraining {
     /// `head`, `lora` or `full`.
     pub method: String,
+    /// Where each round's training starts.
+    pub start: RewardStart,
+    /// Weight of a pair from before the round, those of the round have 1; 0 leaves them out.
+    pub old_weight: f64,
     /// Passes over the pairs.
     pub epochs: usize,
     /// Pairs an optimizer step.
@@ -223,6 +227,8 @@ impl Default for RewardTraining {
     fn default() -> Self {
         Self {
             method: "lora".into(),
+            start: RewardStart::Base,
+            old_weight: 1.0,
             epochs: 2,
             batch: 8,
             lr: 1e-3,
@@ -234,6 +240,16 @@ impl Default for RewardTraining {
             max_tokens: 1024,
         }
     }
+}
+
+/// Where the training of a round's reward model starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RewardStart {
+    /// The base model, as in the paper; a proxy whose pairs are not known.
+    Base,
+    /// The reward model that the round began with.
+    Current,
 }
 
 /// How policies are tuned.
@@ -250,8 +266,10 @@ pub struct PolicyTraining {
     pub k: usize,
     /// Peak learning rate.
     pub lr: f64,
-    /// Weight of the KL penalty.
-    pub beta: f64,
+    /// Weight of the KL penalty (DPO and RSO: of the implied reward); by default the method's.
+    pub beta: Option<f64>,
+    /// PPO: the KL, nats a sequence, that beta is steered to.
+    pub target_kl: Option<f64>,
     /// What is taken off a reward, in standard deviations of the reward model's heads.
     pub uncertainty: f64,
     /// Stop where the KL passes this, nats a sequence.
@@ -277,7 +295,8 @@ impl Default for PolicyTraining {
             prompts: 8,
             k: 4,
             lr: 3e-4,
-            beta: 0.05,
+            beta: None,
+            target_kl: None,
             uncertainty: 0.0,
             stop_kl: None,
             look_every: 0,

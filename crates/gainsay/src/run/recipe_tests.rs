@@ -16,7 +16,13 @@ fn the_guide_names_every_key_with_its_default_and_its_examples_are_recipes() {
         prompts: Prompts { heldout: Some(String::new()), ..Prompts::default() },
         proxy: Proxy { model: Some(String::new()), preferences: Some(String::new()), ..Proxy::default() },
         feedback: Feedback { noise: Some(String::new()), ..Feedback::default() },
-        tune: PolicyTraining { max_new_tokens: Some(1), stop_kl: Some(1.0), ..PolicyTraining::default() },
+        tune: PolicyTraining {
+            max_new_tokens: Some(1),
+            stop_kl: Some(1.0),
+            beta: Some(1.0),
+            target_kl: Some(1.0),
+            ..PolicyTraining::default()
+        },
         ..Recipe::default()
     })
     .expect("a table");

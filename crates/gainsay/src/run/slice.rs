@@ -14,10 +14,8 @@ use crate::error::{Error, Result};
 /// # Errors
 /// A topic or kind that no prompt has; fewer pairs than asked for.
 pub fn draw(records: &[PromptRecord], proxy: &Proxy, seed: u64) -> Result<Vec<SelectionRecord>> {
-    known(records, "topic", &proxy.topics)?;
-    known(records, "kind", &proxy.kinds)?;
     let mut pairs = Vec::new();
-    for record in records.iter().filter(|r| belongs(r, "topic", &proxy.topics) && belongs(r, "kind", &proxy.kinds)) {
+    for record in prompts_of(records, proxy)? {
         for i in 0..record.completions.len() {
             for j in i + 1..record.completions.len() {
                 if record.completions[i].text != record.completions[j].text {
@@ -26,15 +24,30 @@ pub fn draw(records: &[PromptRecord], proxy: &Proxy, seed: u64) -> Result<Vec<Se
             }
         }
     }
-    if pairs.len() < proxy.pairs {
-        return Err(Error::Input(format!(
-            "proxy.pairs is {}, but the slice has only {} pairs; ask for fewer, or name more topics",
-            proxy.pairs,
-            pairs.len()
-        )));
-    }
+    enough(pairs.len(), proxy.pairs)?;
     let chosen = Key::new(seed, "proxy-slice").stream().choose(pairs.len(), proxy.pairs);
     Ok(chosen.into_iter().enumerate().map(|(rank, index)| pair(pairs[index], rank)).collect())
+}
+
+/// The prompts of the named topics and kinds.
+///
+/// # Errors
+/// A topic or kind that no prompt has.
+pub fn prompts_of<'r>(records: &'r [PromptRecord], proxy: &Proxy) -> Result<Vec<&'r PromptRecord>> {
+    known(records, "topic", &proxy.topics)?;
+    known(records, "kind", &proxy.kinds)?;
+    let within = |r: &&PromptRecord| belongs(r, "topic", &proxy.topics) && belongs(r, "kind", &proxy.kinds);
+    Ok(records.iter().filter(within).collect())
+}
+
+/// Refuses a slice of fewer pairs than `wanted`.
+pub fn enough(pairs: usize, wanted: usize) -> Result<()> {
+    if pairs >= wanted {
+        return Ok(());
+    }
+    Err(Error::Input(format!(
+        "proxy.pairs is {wanted}, but the slice has only {pairs} pairs; ask for fewer, or name more topics"
+    )))
 }
 
 fn pair((record, i, j): (&PromptRecord, usize, usize), rank: usize) -> SelectionRecord {

@@ -101,6 +101,31 @@ fn two_rounds_run_through_and_a_killed_run_ends_in_the_same_bytes() {
 }
 
 #[test]
+fn a_reward_model_goes_on_from_the_round_before_and_old_pairs_weigh_less() {
+    let dir = prepared();
+    let recipe = include_str!("tiny.toml").replace("[reward]", "[reward]\nstart = \"current\"\nold_weight = 0.25");
+    fs::write(dir.path().join("tiny.toml"), recipe).expect("the recipe");
+    ok(run(dir.path(), "on"));
+    let described = |folder: &str| -> serde_json::Value {
+        let text = fs::read_to_string(dir.path().join("on").join(folder).join("gainsay.json")).expect("a description");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let (first, second) = (described("round-1/shf-cas/reward"), described("round-2/shf-cas/reward"));
+    assert_eq!(first["options"]["old_weight"], 0.25);
+    assert_eq!(first["data"].as_array().map(Vec::len), Some(2), "the proxy's pairs, the answers: {first}");
+    assert_eq!(second["data"].as_array().map(Vec::len), Some(3), "and the answers of both rounds: {second}");
+    assert_ne!(first["base"], second["base"]);
+    assert_ne!(first["base"], described("proxy/model")["base"], "it starts from the proxy, not from the base");
+
+    let alone = include_str!("tiny.toml").replace("[reward]", "[reward]\nold_weight = 0.0");
+    fs::write(dir.path().join("tiny.toml"), alone).expect("the recipe");
+    ok(run(dir.path(), "alone"));
+    let text = fs::read_to_string(dir.path().join("alone/round-2/shf-cas/reward/gainsay.json")).expect("a description");
+    let second: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(second["data"].as_array().map(Vec::len), Some(1), "{second}");
+}
+
+#[test]
 fn another_recipe_does_not_run_into_the_same_folder() {
     let dir = prepared();
     let recipe = fs::read_to_string(dir.path().join("tiny.toml")).expect("the recipe");

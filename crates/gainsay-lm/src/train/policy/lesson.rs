@@ -20,7 +20,7 @@ pub(super) struct Experience {
     /// The policy that drew them, at its temperature.
     pub old: Vec<Tokens>,
     /// Log-probs under the base, at the same temperature.
-    pub base: Vec<Vec<f32>>,
+    pub reference: Vec<Vec<f32>>,
 }
 
 /// Sequences that one unit of the loss reads, with what it needs of them.
@@ -76,7 +76,7 @@ fn leave_one_out(e: &Experience, options: &PolicyOptions, beta: f64) -> Vec<f64>
     let totals: Vec<f64> = e
         .rewards
         .iter()
-        .zip(e.old.iter().zip(&e.base))
+        .zip(e.old.iter().zip(&e.reference))
         .map(|(r, (policy, base))| r - beta * kl_k1(sum(&policy.logps), sum(base)))
         .collect();
     let mut all: Vec<f64> = totals.chunks(options.k).filter_map(rloo_advantages).flatten().collect();
@@ -92,7 +92,7 @@ fn leave_one_out(e: &Experience, options: &PolicyOptions, beta: f64) -> Vec<f64>
 fn ppo_units(e: &Experience, options: &PolicyOptions, beta: f64) -> Vec<Vec<Unit>> {
     let mut units: Vec<Unit> = (0..e.rewards.len())
         .map(|i| {
-            let pairs = e.old[i].logps.iter().zip(&e.base[i]);
+            let pairs = e.old[i].logps.iter().zip(&e.reference[i]);
             let mut rewards: Vec<f64> = pairs.map(|(p, q)| -beta * kl_k1(f64::from(*p), f64::from(*q))).collect();
             if let Some(last) = rewards.last_mut() {
                 *last += e.rewards[i];
@@ -180,7 +180,7 @@ pub(super) fn unit_loss(
             (l.loss / tokens, vec![same(&now[0], l.d_logp / tokens)])
         }
         PolicyMethod::Dpo | PolicyMethod::Rso => {
-            let side = |s: usize| (sum(&now[s].logps), sum(&e.base[unit.sequences[s]]));
+            let side = |s: usize| (sum(&now[s].logps), sum(&e.reference[unit.sequences[s]]));
             let l = preference_pair(options.loss, beta, 1.0, side(0), side(1));
             (l.loss / n, vec![same(&now[0], l.d_first / n), same(&now[1], l.d_second / n)])
         }
@@ -194,7 +194,7 @@ pub(super) fn unit_loss(
                 tally.clipped += usize::from(l.clipped);
                 l.derivative / share
             };
-            let logps = now[0].logps.iter().zip(&e.old[i].logps).zip(&e.base[i]).map(token).collect();
+            let logps = now[0].logps.iter().zip(&e.old[i].logps).zip(&e.reference[i]).map(token).collect();
             (total, vec![TokenGrads { logps, values: Vec::new() }])
         }
         PolicyMethod::Ppo => ppo_loss(unit, &e.old[i], &now[0], whole.tokens.max(1) as f64, options, tally),
@@ -235,7 +235,7 @@ mod tests {
         Experience {
             rewards: rewards.to_vec(),
             old: vec![tokens; rewards.len()],
-            base: vec![vec![-1.0, -2.0]; rewards.len()],
+            reference: vec![vec![-1.0, -2.0]; rewards.len()],
         }
     }
 
@@ -283,11 +283,11 @@ mod tests {
     fn the_penalty_weighs_as_the_step_says() {
         // k1 of the two tokens: 1 and 2; gamma = lambda = 1, values 0: returns sum what is ahead.
         let mut e = experience(&[1.0, 3.0, 1.0]);
-        e.base = vec![vec![-2.0, -4.0]; 3];
+        e.reference = vec![vec![-2.0, -4.0]; 3];
         let o = PolicyOptions { lambda: 1.0, ..options(PolicyMethod::Ppo) };
         assert_eq!(units(&e, &o, 0.5, 0).concat()[1].returns, [1.5, 2.0]);
         // RLOO: 3 - beta 3 against 1 - 3 beta for two others, so beta cancels where all drift alike.
-        e.base[1] = vec![-1.0, -2.0];
+        e.reference[1] = vec![-1.0, -2.0];
         let of = |beta| units(&e, &options(PolicyMethod::Rloo), beta, 0).concat()[1].advantages[0];
         assert_eq!((of(0.0), of(1.0)), (2.0, 5.0));
     }

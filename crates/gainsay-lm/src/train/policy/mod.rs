@@ -29,10 +29,11 @@ use super::weights::{Weights, fresh_adapter};
 use super::{Cost, TrainEvent};
 use crate::error::LmError;
 use crate::loss::{adapted_beta, kl_k1, kl_k3};
+use crate::model::packed::batches;
 use crate::model::{Adapter, Grads, Model, Trainable};
 use crate::optim::{AdamW, Schedule, clip_global_norm};
 use crate::policy::{completion_logps, require_output_matrix, sum};
-use crate::sequence::{Sequence, Settings, micro_batches};
+use crate::sequence::{Sequence, Settings};
 use crate::source::Loaded;
 use crate::tokenizer::Tokenizer;
 use draw::{Draw, Rewards, decoding_at, draw, prompts_at, rewards};
@@ -51,8 +52,8 @@ pub struct Company<'a> {
 /// Trains a LoRA adapter on `base` against `reward` and returns backbone and adapter.
 ///
 /// A step draws `prompts_per_step` x `k` completions from the current policy at the temperature T,
-/// shapes their rewards, and takes `epochs` x `minibatches` optimizer steps. The KL's base is the
-/// backbone without an adapter. Prompts come in keyed shuffles, one after the other. With
+/// shapes their rewards, and takes `epochs` x `minibatches` optimizer steps. The KL is taken to the
+/// options' [`Reference`](super::Reference). Prompts come in keyed shuffles, one after the other. With
 /// checkpoints the run goes on behind the last one, to the same bytes.
 ///
 /// # Errors
@@ -69,19 +70,23 @@ pub fn train_policy(
     let started = Instant::now();
     let mut run = PolicyRun::new(base, prompts, options)?;
     run.resume(company.checkpoints)?;
-    tell(progress, &TrainEvent::Resumed { step: run.taken() })?;
+    let resumed = run.taken();
+    tell(progress, &TrainEvent::Resumed { step: resumed })?;
     run.look(company, reward, progress)?;
     while run.unfinished() {
         let step = run.step(reward)?;
-        tell(progress, &TrainEvent::PolicyStep(step.clone()))?;
+        let told = tell(progress, &TrainEvent::PolicyStep(step.clone()));
         run.settle(step);
-        run.look(company, reward, progress)?;
-        run.save(company.checkpoints)?;
+        if told.is_ok() {
+            run.look(company, reward, progress)?;
+        }
+        run.save(company.checkpoints, told.is_err())?;
+        told?;
     }
     let parameters = run.grads.by_id.values().map(Vec::len).sum();
     let (model, returned_step) = run.best();
     let History { steps, heldout, truncated, ended, .. } = run.history;
-    let cost = Cost::since(started, steps.iter().map(|s| s.tokens).sum());
+    let cost = Cost::since(started, steps[resumed as usize..].iter().map(|s| s.tokens).sum());
     let ended = ended.unwrap_or_default();
     Ok((model, PolicyReport { steps, heldout, ended, returned_step, parameters, truncated, cost }))
 }
@@ -105,7 +110,7 @@ pub struct PolicyRun<'a> {
     options: &'a PolicyOptions,
     prompts: &'a [TrainPrompt],
     tokenizer: Arc<Tokenizer>,
-    base: Model,
+    reference: Model,
     weights: Weights,
     optimizer: AdamW,
     schedule: Schedule,
@@ -146,7 +151,7 @@ impl<'a> PolicyRun<'a> {
         let width = base.backbone.config.hidden_size;
         let head = (options.method == PolicyMethod::Ppo).then(|| vec![0.0; width]);
         let weights = Weights { model: Model::new(base.backbone.clone(), Some(adapter)), head };
-        // The old policy, the base and every pass read the same rows below the adapter.
+        // The old policy, the reference and every pass read the same rows below the adapter.
         base.backbone.trunk.meet_at(weights.model.first_adapted());
         let grads = weights.zero_grads(&Trainable::Lora);
         let dropout = weights.dropout(options.seed, "policy-dropout")?;
@@ -154,7 +159,7 @@ impl<'a> PolicyRun<'a> {
             options,
             prompts,
             tokenizer: Arc::new(base.tokenizer.clone()),
-            base: Model::new(base.backbone.clone(), None),
+            reference: options.reference.of(base),
             weights,
             optimizer: AdamW::new(options.optimizer),
             schedule: Schedule::cosine(options.lr, options.warmup, options.updates()),
@@ -246,7 +251,7 @@ impl<'a> PolicyRun<'a> {
         self.lesson(sequences, &experience, tapes, self.taken())
     }
 
-    /// What everybody says of the completions; the base's log-probs at temperature 1; the tapes.
+    /// What everybody says of the completions; the reference's log-probs at temperature 1; the tapes.
     fn experience(
         &self,
         sequences: &[Sequence],
@@ -255,8 +260,8 @@ impl<'a> PolicyRun<'a> {
         let options = self.options;
         let (t, tokens) = (options.temperature, options.settings.batch_tokens);
         let (old, tapes) = pass::forward(&self.weights, sequences, t, tokens, self.reuses_tapes(), &self.grads)?;
-        let [base, at_one] = self.base_logps(sequences)?;
-        Ok((Experience { rewards: rewards.to_vec(), old, base }, at_one, tapes))
+        let [reference, at_one] = self.reference_logps(sequences)?;
+        Ok((Experience { rewards: rewards.to_vec(), old, reference }, at_one, tapes))
     }
 
     /// Whether the first update goes back over the very sequences of the forward pass, each a unit of
@@ -266,12 +271,12 @@ impl<'a> PolicyRun<'a> {
         whole && matches!(self.options.method, PolicyMethod::Rloo | PolicyMethod::Grpo | PolicyMethod::Ppo)
     }
 
-    /// The base's token log-probs at the policy's temperature and at 1, in the batches in which a
-    /// local reward model has read the same sequences, whose lower layers may be the base's.
-    fn base_logps(&self, sequences: &[Sequence]) -> Result<[Vec<Vec<f32>>; 2], LmError> {
+    /// The reference's token log-probs at the policy's temperature and at 1, in the batches in which a
+    /// local reward model has read the same sequences, whose lower layers may be the reference's.
+    fn reference_logps(&self, sequences: &[Sequence]) -> Result<[Vec<Vec<f32>>; 2], LmError> {
         let mut out = [Vec::with_capacity(sequences.len()), Vec::with_capacity(sequences.len())];
-        for range in micro_batches(&crate::model::packed::added_rows(sequences), Settings::default().batch_tokens) {
-            let logps = completion_logps(&self.base, &sequences[range], &[self.options.temperature, 1.0])?;
+        for range in batches(sequences, Settings::default().batch_tokens) {
+            let logps = completion_logps(&self.reference, &sequences[range], &[self.options.temperature, 1.0])?;
             out.iter_mut().zip(logps).for_each(|(out, logps)| out.extend(logps));
         }
         Ok(out)
@@ -355,8 +360,7 @@ impl<'a> PolicyRun<'a> {
         learned.grad_norm = clip_global_norm(&mut self.grads, options.clip);
         if !(loss.is_finite() && learned.grad_norm.is_finite()) {
             return Err(LmError::Run(format!(
-                "step {}: the loss is {loss} and the gradient norm {}; lower the learning rate (now {:.1e}) or clip \
-                 gradients",
+                "step {}: the loss is {loss} and the gradient norm {}; lower the learning rate (now {:.1e})",
                 t + 1,
                 learned.grad_norm,
                 learned.lr
@@ -379,7 +383,7 @@ impl<'a> PolicyRun<'a> {
         if seen || !(step.is_multiple_of(watch.every.max(1)) || step == self.options.steps) {
             return Ok(());
         }
-        let models = (&self.weights.model, &self.base);
+        let models = (&self.weights.model, &self.reference);
         let watched = watch::look(watch, models, &self.tokenizer, reward, self.options, step)?;
         tell(progress, &TrainEvent::Heldout(watched.clone()))?;
         let best = self.history.heldout.iter().map(Watched::decisive).fold(f64::NEG_INFINITY, f64::max);
@@ -403,6 +407,8 @@ impl<'a> PolicyRun<'a> {
                 model.adapter = Some(best);
                 (model, self.history.best)
             }
+            // The step that passed the limit was drawn, not learned from.
+            (Some(Ended::Kl), _) => (model, self.taken() - 1),
             _ => (model, self.taken()),
         }
     }
@@ -419,10 +425,11 @@ impl<'a> PolicyRun<'a> {
         Ok(())
     }
 
-    fn save(&self, checkpoints: Option<&Checkpoints>) -> Result<(), LmError> {
+    /// Saves a checkpoint where one is due, and before the run is `stopped`.
+    fn save(&self, checkpoints: Option<&Checkpoints>, stopped: bool) -> Result<(), LmError> {
         let Some(checkpoints) = checkpoints else { return Ok(()) };
         let step = self.taken();
-        if !checkpoints.is_due(step, !self.unfinished()) {
+        if !checkpoints.is_due(step, stopped || !self.unfinished()) {
             return Ok(());
         }
         let history = serde_json::to_value(&self.history).map_err(|e| LmError::Run(e.to_string()))?;
@@ -440,7 +447,7 @@ impl<'a> PolicyRun<'a> {
             });
             average(pairs.collect())
         };
-        let penalties = e.old.iter().zip(&e.base).map(|(p, q)| kl_k1(sum(&p.logps), sum(q)));
+        let penalties = e.old.iter().zip(&e.reference).map(|(p, q)| kl_k1(sum(&p.logps), sum(q)));
         let stopped = |d: &Draw<'_>| f64::from(u8::from(d.completion.finish == Some(Finish::Stop)));
         PolicyStep {
             step: self.taken() + 1,

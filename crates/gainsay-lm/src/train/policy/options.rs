@@ -13,7 +13,7 @@ use crate::model::AdapterConfig;
 use crate::optim::AdamWConfig;
 use crate::sequence::{Settings, Truncate};
 use crate::train::reward_model::positive;
-use crate::train::{Cost, default_adapter};
+use crate::train::{Cost, Reference, default_adapter};
 
 /// How a policy learns from the rewards of its own completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,15 +62,17 @@ pub struct TrainPrompt {
 pub struct PolicyOptions {
     /// How the policy learns.
     pub method: PolicyMethod,
+    /// What the KL is taken to, and the log-ratios of DPO and RSO.
+    pub reference: Reference,
     /// Steps: each draws completions and learns from them.
     pub steps: u32,
     /// Prompts a step.
     pub prompts_per_step: usize,
     /// Completions a prompt.
     pub k: usize,
-    /// Passes over a step's completions.
+    /// Passes over a step's completions; RLOO, which has no ratio to correct for an older policy, makes one.
     pub epochs: usize,
-    /// Optimizer steps a pass.
+    /// Optimizer steps a pass; one for RLOO.
     pub minibatches: usize,
     /// Peak learning rate.
     pub lr: f64,
@@ -138,6 +140,7 @@ impl PolicyOptions {
         };
         Self {
             method,
+            reference: Reference::Base,
             steps: 50,
             prompts_per_step: 8,
             k: 4,
@@ -223,6 +226,16 @@ impl PolicyOptions {
                 self.minibatches, self.prompts_per_step
             ));
         }
+        if self.method == PolicyMethod::Rloo && self.epochs * self.minibatches > 1 {
+            return wrong(format!(
+                "{} epochs of {} minibatches: rloo learns once from what it drew, as nothing corrects for the policy \
+                 having moved since; leave them at 1, or take ppo or grpo",
+                self.epochs, self.minibatches
+            ));
+        }
+        if let Some(limit) = self.stop_kl {
+            positive("stop-kl", limit)?;
+        }
         self.shaping.check()?;
         if prompts.is_empty() {
             return wrong("no prompts to train on".into());
@@ -249,9 +262,9 @@ pub struct PolicyStep {
     pub reward: f64,
     /// Standard deviation of the reward over the step's completions.
     pub reward_sd: f64,
-    /// Sum over tokens of k1 against the base, of the logits / temperature: what beta multiplies.
+    /// Sum over tokens of k1 against the reference, of the logits / temperature: what beta multiplies.
     pub kl_penalty: f64,
-    /// Sum over tokens of k1 at temperature 1, nats a sequence. An unbiased KL(policy || base)
+    /// Sum over tokens of k1 at temperature 1, nats a sequence. An unbiased KL(policy || reference)
     /// where the sampling temperature is 1; an indication otherwise.
     pub kl_k1: f64,
     /// The same of k3.
@@ -304,7 +317,7 @@ pub struct PolicyReport {
     pub heldout: Vec<super::watch::Watched>,
     /// Why it ended.
     pub ended: Ended,
-    /// The step whose policy was returned.
+    /// Steps that the returned policy has learned from.
     pub returned_step: u32,
     /// Numbers that were trained.
     pub parameters: usize,

@@ -7,11 +7,11 @@ use gainsay_core::rng::Key;
 use gainsay_kernels::vector::axpy;
 
 use crate::error::LmError;
-use crate::model::packed::added_rows;
+use crate::model::packed::{batches, batches_of_units, shared_rows};
 use crate::model::{Grads, Keep, Mat, Model, Packed, ParamId, Recording};
 use crate::policy::by_sequence;
 use crate::reward::head_product;
-use crate::sequence::{Sequence, micro_batches};
+use crate::sequence::Sequence;
 use crate::train::Weights;
 use crate::train::weights::dropped;
 
@@ -51,12 +51,12 @@ pub(crate) fn forward(
     grads: &Grads,
 ) -> Result<(Vec<Tokens>, Tapes), LmError> {
     let model = &weights.model;
-    let added = added_rows(sequences);
-    let rows = added.iter().sum();
+    let batches = batches(sequences, batch_tokens);
+    let rows = batches.iter().map(|batch| shared_rows(&sequences[batch.clone()])).sum();
     let keep = if wanted { model.keep_within(KEPT_TAPES, rows, grads) } else { Keep::Inputs };
     let fits = wanted && model.tape_bytes(rows, keep, grads) <= KEPT_TAPES;
     let (mut tokens, mut tapes) = (Vec::with_capacity(sequences.len()), Vec::new());
-    for range in micro_batches(&added, batch_tokens) {
+    for range in batches {
         let tape = model.record(&Packed::sharing(&sequences[range.clone()]), keep, grads)?;
         tokens.extend(read(weights, &tape, &sequences[range], temperature)?);
         tapes.push(fits.then_some(tape));
@@ -101,12 +101,10 @@ where
     L: FnMut(usize, &[Tokens]) -> (f64, Vec<TokenGrads>),
 {
     let model = &weights.model;
-    let added = added_rows(sequences);
-    let of_unit: Vec<usize> = units.iter().map(|unit| added[unit.clone()].iter().sum()).collect();
     let (known, tapes) = known.unzip();
     let mut tapes = tapes.unwrap_or_default().into_iter();
     let mut total = 0.0;
-    for batch in micro_batches(&of_unit, batch_tokens) {
+    for batch in batches_of_units(sequences, units, batch_tokens) {
         let first = units[batch.start].start;
         let own = &sequences[first..units[batch.end - 1].end];
         let tape = match tapes.next().flatten() {

@@ -36,8 +36,11 @@ pub struct Watched {
     pub proxy: f64,
     /// Mean gold reward, where there is one.
     pub gold: Option<f64>,
-    /// KL(policy || base) of softmax(logits / temperature), nats a sequence: k3 summed over the
-    /// tokens of completions that this distribution drew, hence unbiased.
+    /// Each prompt's gold reward, in the prompts' order; empty without gold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gold_by_prompt: Vec<f64>,
+    /// KL(policy || reference) of softmax(logits / temperature), the distribution that is trained, nats a
+    /// sequence: k3 summed over the tokens of completions that it drew, hence unbiased.
     pub kl: f64,
     /// Tokens a completion.
     pub length: f64,
@@ -59,7 +62,7 @@ pub(super) fn look(
     options: &PolicyOptions,
     step: u32,
 ) -> Result<Watched, LmError> {
-    let (model, base) = models;
+    let (model, reference) = models;
     let mut decoding = decoding_at(options, 0);
     decoding.purpose = format!("{}-heldout", options.purpose);
     let (draws, _) = draw(model, tokenizer, watch.prompts.iter().collect(), 1, options, &decoding)?;
@@ -67,18 +70,20 @@ pub(super) fn look(
     if options.reward_reads_text {
         items.iter_mut().for_each(|item| item.token_ids = None);
     }
-    let average = |reward: &dyn RewardFn| -> Result<f64, LmError> {
+    let rewarded = |reward: &dyn RewardFn| -> Result<Vec<f64>, LmError> {
         let rewards = reward.rewards(&items).map_err(|e| LmError::Run(format!("held-out rewards: {e}")))?;
         check(&rewards, &draws, reward).map_err(|e| LmError::Run(format!("held-out rewards: {e}")))?;
-        Ok(mean(&rewards).unwrap_or(0.0))
+        Ok(rewards)
     };
     let sequences: Vec<Sequence> = draws.iter().map(|d| d.sequence.clone()).collect();
-    let kls: Vec<f64> = divergence(model, base, &sequences, options)?;
+    let kls: Vec<f64> = divergence(model, reference, &sequences, options)?;
     let lengths: Vec<f64> = sequences.iter().map(|s| s.completion().len() as f64).collect();
+    let gold_by_prompt = watch.gold.map(rewarded).transpose()?.unwrap_or_default();
     Ok(Watched {
         step,
-        proxy: average(reward)?,
-        gold: watch.gold.map(average).transpose()?,
+        proxy: mean(&rewarded(reward)?).unwrap_or(0.0),
+        gold: mean(&gold_by_prompt),
+        gold_by_prompt,
         kl: mean(&kls).unwrap_or(0.0),
         length: mean(&lengths).unwrap_or(0.0),
     })
@@ -87,7 +92,7 @@ pub(super) fn look(
 /// k3 summed over each completion's tokens.
 fn divergence(
     model: &Model,
-    base: &Model,
+    reference: &Model,
     sequences: &[Sequence],
     options: &PolicyOptions,
 ) -> Result<Vec<f64>, LmError> {
@@ -97,8 +102,8 @@ fn divergence(
         let of = |model: &Model| -> Result<_, LmError> {
             Ok(completion_logps(model, &sequences[range.clone()], &[options.temperature])?.remove(0))
         };
-        for (own, base) in of(model)?.iter().zip(of(base)?) {
-            out.push(own.iter().zip(&base).map(|(p, q)| kl_k3((*p).into(), (*q).into())).sum());
+        for (own, other) in of(model)?.iter().zip(of(reference)?) {
+            out.push(own.iter().zip(&other).map(|(p, q)| kl_k3((*p).into(), (*q).into())).sum());
         }
     }
     Ok(out)

@@ -87,14 +87,13 @@ pub fn train_reward<'r>(
         run.fit_ensemble(&train, company, progress)?;
     }
     let values = run.rewards(&heldout, company, progress)?;
-    let labels: Vec<Label> = heldout.iter().map(|p| p.label.clone()).collect();
     let report = RewardTrainReport {
         method: options.method,
         pairs: counts,
         parameters: run.parameters(),
         heldout_before,
         losses,
-        calibration: calibrated(&labels, &values),
+        calibration: calibrated(&heldout, &values),
         slices: slices(&heldout, &values),
         epochs,
         cost: Cost::since(started, run.tokens),
@@ -277,9 +276,8 @@ impl<'a> Run<'a> {
         company: &mut RewardCompany<'_>,
         progress: &mut Listener<'_>,
     ) -> Result<Option<Heldout>, LmError> {
-        let labels: Vec<Label> = items.iter().map(|p| p.label.clone()).collect();
         let values = self.rewards(items, company, progress)?;
-        Ok(figures(&labels, &values, self.options.center))
+        Ok(figures(items, &values, self.options.center))
     }
 
     fn count(&mut self, items: &[&TrainItem]) {
@@ -362,18 +360,22 @@ impl<'a> Run<'a> {
             history.losses.push(loss);
             let tokens = batch.iter().map(|item| item.tokens() as u64).sum();
             let event = RewardStep { step: t + 1, steps, loss, grad_norm, lr: schedule.at(t), tokens };
-            tell(progress, &TrainEvent::RewardStep(event))?;
+            let mut told = tell(progress, &TrainEvent::RewardStep(event));
             if place + 1 == per_epoch as usize {
+                // Without the epoch's figures there is nothing to go on from.
+                std::mem::replace(&mut told, Ok(()))?;
                 let train_loss = std::mem::take(&mut history.sum) / train.len() as f64;
                 let heldout = self.evaluate(heldout, company, progress)?;
                 let report = EpochReport { epoch: epoch + 1, train_loss, heldout };
                 tell(progress, &TrainEvent::Epoch(report.clone()))?;
                 history.epochs.push(report);
             }
-            if let Some(checkpoints) = company.checkpoints.filter(|c| c.is_due(t + 1, t + 1 == steps)) {
+            if let Some(checkpoints) = company.checkpoints.filter(|c| c.is_due(t + 1, told.is_err() || t + 1 == steps))
+            {
                 let value = serde_json::to_value(&history).map_err(|e| LmError::Run(e.to_string()))?;
                 checkpoints.save(t + 1, &self.weights, &self.optimizer, None, value)?;
             }
+            told?;
         }
         Ok(history)
     }
@@ -403,7 +405,7 @@ impl<'a> Run<'a> {
             let ids: Vec<&str> = batch.iter().map(|p| p.id.as_str()).collect();
             return Err(LmError::Run(format!(
                 "step {}: the loss is {loss} and the gradient norm {norm} on pairs {}; lower the learning rate \
-                 (now {lr:.1e}), clip gradients, or look at these pairs",
+                 (now {lr:.1e}) or look at these pairs",
                 self.optimizer.steps() + 1,
                 ids.join(", ")
             )));
