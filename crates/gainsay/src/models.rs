@@ -98,7 +98,7 @@ pub fn load(spec: &str, dtype: Dtype) -> Result<Loaded> {
             "{server}: this needs the model itself, not a server: give a folder, a .gguf file, hf:org/name, or smollm2-135m"
         )));
     }
-    let mut loaded = gainsay_lm::load(spec)?;
+    let mut loaded = gainsay_lm::source::load_knowing(spec, &|digest| known(digest, dtype))?;
     let on = if place().is_gpu() { " cuda" } else { "" };
     loaded.identity = format!("{} {dtype}{on}", loaded.identity);
     let first_adapted = Model::new(loaded.backbone.clone(), loaded.adapter.clone()).first_adapted();
@@ -116,6 +116,12 @@ struct Known {
 }
 
 static BACKBONES: Mutex<Vec<Known>> = Mutex::new(Vec::new());
+
+/// The backbone in memory that has this digest and this format.
+fn known(digest: &str, dtype: Dtype) -> Option<Arc<Backbone>> {
+    let known = BACKBONES.lock().unwrap_or_else(PoisonError::into_inner);
+    known.iter().find(|k| k.digest == digest && k.dtype == dtype)?.backbone.upgrade()
+}
 
 /// The backbone in memory that has these weights and this format, or this one.
 fn shared(mut backbone: Arc<Backbone>, dtype: Dtype, first_adapted: usize) -> Arc<Backbone> {

@@ -13,7 +13,7 @@ use crate::tiny;
 use crate::tokenizer::Tokenizer;
 use crate::weights::gguf::GgufFile;
 use crate::weights::peft::PeftConfig;
-use crate::weights::{digest, hf, peft};
+use crate::weights::{Known, digest, hf, peft};
 
 pub use default_model::{DEFAULT_MODEL, default_model_path};
 pub use hub_data::dataset;
@@ -39,7 +39,15 @@ pub struct Loaded {
 /// Loads a model: a folder (Hugging Face layout, or a PEFT adapter, whose base is loaded too), a
 /// `.gguf` file, `hf:org/name[@rev]`, `smollm2-135m` (the default model) or `tiny-random[:seed]`.
 pub fn load(spec: &str) -> Result<Loaded, LmError> {
-    load_within(spec, Path::new(""), 0)
+    load_knowing(spec, &|_| None)
+}
+
+/// [`load`], taking the transformer from `known` where that has its digest: then no weight is read.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_knowing(spec: &str, known: Known<'_>) -> Result<Loaded, LmError> {
+    load_within(spec, Path::new(""), 0, known)
 }
 
 /// The tokenizer of a model, without its weights where they lie apart.
@@ -55,7 +63,7 @@ pub fn tokenizer(spec: &str) -> Result<Tokenizer, LmError> {
 }
 
 /// `relative_to` is tried first for relative paths; `depth` counts adapters on the way.
-fn load_within(spec: &str, relative_to: &Path, depth: usize) -> Result<Loaded, LmError> {
+fn load_within(spec: &str, relative_to: &Path, depth: usize, known: Known<'_>) -> Result<Loaded, LmError> {
     let no_model = |problem: &str| LmError::NoModel { spec: spec.to_owned(), problem: problem.to_owned() };
     if spec.is_empty() {
         return Err(no_model("give a folder, a .gguf file, hf:org/name, or smollm2-135m"));
@@ -66,18 +74,18 @@ fn load_within(spec: &str, relative_to: &Path, depth: usize) -> Result<Loaded, L
         ));
     }
     if spec == DEFAULT_MODEL {
-        return load_gguf(&default_model_path()?, spec, spec);
+        return load_gguf(&default_model_path()?, spec, spec, known);
     }
     if let Some(seed) = tiny::parse_spec(spec) {
         return tiny::loaded(seed?, spec);
     }
     if let Some(id) = spec.strip_prefix("hf:") {
-        return load_path(&hub::fetch(id)?, spec, spec.trim_start_matches("hf:"), depth);
+        return load_path(&hub::fetch(id)?, spec, spec.trim_start_matches("hf:"), depth, known);
     }
     let path = match resolve(spec, relative_to) {
         Some(path) => path,
         None if depth > 0 && hub::looks_like_id(spec) => {
-            return load_path(&hub::fetch(spec)?, spec, spec, depth);
+            return load_path(&hub::fetch(spec)?, spec, spec, depth, known);
         }
         None => {
             return Err(no_model(
@@ -87,17 +95,17 @@ fn load_within(spec: &str, relative_to: &Path, depth: usize) -> Result<Loaded, L
     };
     let name = path.canonicalize().unwrap_or_else(|_| path.clone());
     let name = name.file_name().unwrap_or(name.as_os_str()).to_string_lossy().into_owned();
-    load_path(&path, spec, &name, depth)
+    load_path(&path, spec, &name, depth, known)
 }
 
 fn resolve(spec: &str, relative_to: &Path) -> Option<PathBuf> {
     [relative_to.join(spec), PathBuf::from(spec)].into_iter().find(|path| path.exists())
 }
 
-fn load_path(path: &Path, spec: &str, name: &str, depth: usize) -> Result<Loaded, LmError> {
+fn load_path(path: &Path, spec: &str, name: &str, depth: usize, known: Known<'_>) -> Result<Loaded, LmError> {
     if path.is_file() {
         return match path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
-            true => load_gguf(path, spec, name),
+            true => load_gguf(path, spec, name, known),
             false => Err(LmError::NoModel {
                 spec: spec.to_owned(),
                 problem: "a file must be a .gguf; for other formats give the model's folder".to_owned(),
@@ -105,21 +113,26 @@ fn load_path(path: &Path, spec: &str, name: &str, depth: usize) -> Result<Loaded
         };
     }
     if path.join("adapter_config.json").is_file() {
-        return load_adapter(path, spec, name, depth);
+        return load_adapter(path, spec, name, depth, known);
     }
-    let model = hf::read(path)?;
+    let model = hf::read_knowing(path, known)?;
     let tokenizer = Tokenizer::from_folder(path)?;
     finish(model.backbone, tokenizer, model.head, spec, name)
 }
 
-fn load_gguf(path: &Path, spec: &str, name: &str) -> Result<Loaded, LmError> {
+fn load_gguf(path: &Path, spec: &str, name: &str, known: Known<'_>) -> Result<Loaded, LmError> {
     let mut file = GgufFile::open(path)?;
     let tokenizer = Tokenizer::from_gguf(&file)?;
-    finish(file.backbone()?, tokenizer, None, spec, name)
+    let digest = file.digest()?;
+    let backbone = match known(&digest) {
+        Some(backbone) => backbone,
+        None => Arc::new(file.backbone(digest)?),
+    };
+    finish(backbone, tokenizer, None, spec, name)
 }
 
 fn finish(
-    backbone: Backbone,
+    backbone: Arc<Backbone>,
     tokenizer: Tokenizer,
     head: Option<Vec<f32>>,
     spec: &str,
@@ -127,16 +140,16 @@ fn finish(
 ) -> Result<Loaded, LmError> {
     check_vocabulary(&backbone, &tokenizer, spec)?;
     let identity = identity(name, &backbone.digest);
-    Ok(Loaded { backbone: Arc::new(backbone), tokenizer, adapter: None, head, identity, spec: spec.to_owned() })
+    Ok(Loaded { backbone, tokenizer, adapter: None, head, identity, spec: spec.to_owned() })
 }
 
-fn load_adapter(dir: &Path, spec: &str, name: &str, depth: usize) -> Result<Loaded, LmError> {
+fn load_adapter(dir: &Path, spec: &str, name: &str, depth: usize, known: Known<'_>) -> Result<Loaded, LmError> {
     let config = PeftConfig::read(dir)?;
     let fail = |problem: String| LmError::adapter(&config.path, problem);
     if depth > 0 {
         return Err(fail("its base is an adapter again; merge that one into its own base first".to_owned()));
     }
-    let base = load_within(&config.base, dir, depth + 1).map_err(|e| match e {
+    let base = load_within(&config.base, dir, depth + 1, known).map_err(|e| match e {
         LmError::NoModel { spec, problem } => fail(format!("the base model `{spec}` cannot be loaded: {problem}")),
         other => other,
     })?;

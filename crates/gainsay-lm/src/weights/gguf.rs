@@ -92,10 +92,14 @@ impl GgufFile {
         Ok(Tensor { shape: shape.to_vec(), data })
     }
 
-    /// The whole transformer.
-    pub fn backbone(&mut self) -> Result<Backbone, LmError> {
+    /// SHA-256 of the file: the digest of its [`GgufFile::backbone`].
+    pub fn digest(&self) -> Result<String, LmError> {
+        digest::file(&self.path)
+    }
+
+    /// The whole transformer, whose digest is known.
+    pub fn backbone(&mut self, digest: String) -> Result<Backbone, LmError> {
         let config = config::gguf::read(self)?;
-        let digest = digest::file(&self.path)?;
         let permuted = self.text("general.architecture") == Some("llama");
         let mut source = GgufSource { file: self, config: config.clone(), permuted };
         assemble(config, digest, true, &mut source)

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::store::Store;
-use super::{TensorSource, assemble, digest};
+use super::{Known, TensorSource, assemble, digest};
 use crate::config::{Family, HfConfig, Task};
 use crate::error::LmError;
 use crate::model::{Backbone, ParamId, Part, Tensor};
@@ -24,6 +25,19 @@ pub struct HfModel {
 
 /// Reads the weights and configuration in `dir` (not its tokenizer).
 pub fn read(dir: &Path) -> Result<HfModel, LmError> {
+    let Shared { backbone, head, config } = read_knowing(dir, &|_| None)?;
+    Ok(HfModel { backbone: Arc::unwrap_or_clone(backbone), head, config })
+}
+
+/// As [`HfModel`], with a transformer that others may hold too.
+pub(crate) struct Shared {
+    pub(crate) backbone: Arc<Backbone>,
+    pub(crate) head: Option<Vec<f32>>,
+    config: HfConfig,
+}
+
+/// [`read`], the transformer from `known` where that has its digest.
+pub(crate) fn read_knowing(dir: &Path, known: Known<'_>) -> Result<Shared, LmError> {
     let config_path = dir.join("config.json");
     if !config_path.is_file() {
         let problem =
@@ -40,8 +54,11 @@ pub fn read(dir: &Path) -> Result<HfModel, LmError> {
         Task::Causal => None,
         Task::Reward => Some(source.read(ParamId::Head, &[1, config.model.hidden_size])?.data),
     };
-    let backbone = assemble(config.model.clone(), digest, config.task == Task::Causal, &mut source)?;
-    Ok(HfModel { backbone, head, config })
+    let backbone = match known(&digest) {
+        Some(backbone) => backbone,
+        None => Arc::new(assemble(config.model.clone(), digest, config.task == Task::Causal, &mut source)?),
+    };
+    Ok(Shared { backbone, head, config })
 }
 
 struct HfSource {

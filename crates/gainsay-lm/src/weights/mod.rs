@@ -7,6 +7,7 @@ pub mod peft;
 mod store;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::config::{Family, ModelConfig};
 use crate::error::LmError;
@@ -43,6 +44,9 @@ fn has_bias(family: Family, proj: Proj) -> bool {
         Family::Llama | Family::Qwen3 => false,
     }
 }
+
+/// Transformers that are in memory already, by their digests.
+pub type Known<'a> = &'a dyn Fn(&str) -> Option<Arc<Backbone>>;
 
 /// Reads every parameter that `config` asks for.
 pub(crate) fn assemble(
