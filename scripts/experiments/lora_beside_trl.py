@@ -4,9 +4,10 @@
 
 DATA is a file of preferences in any format that `gainsay data convert` reads. Its first --train pairs in a seeded
 order train, the next --test judge. Both train SmolLM2-135M in f32 with r = 8 on q and v of the last layers (0: of all),
-alpha 16, a head, AdamW, lr 1e-3 with a warm-up and a cosine, 8 pairs a step, one epoch, centering 0.01; they differ in where the adapter starts, in the
-order of the pairs and in the head, which starts at zero here and at random there. Both are judged by
-`gainsay score`, which reads PEFT folders. Resumable: what stands in --out is not made again. Needs torch,
+alpha 16, a head, AdamW, lr 1e-3 with a warm-up and a cosine, 8 pairs a step, one epoch, centering 0.01; they differ in where
+the adapter starts, in the order of the pairs, in the head, which starts at zero here and at random there, and in
+what the head reads: the turn end here, there the last token of the chat template, a newline behind it. Both are judged
+by `gainsay score`, which reads PEFT folders, each on what it was trained to read (`token_ids`). Resumable: what stands in --out is not made again. Needs torch,
 transformers, peft, trl and datasets (scripts/goldens/requirements.txt) and target/release/gainsay.
 """
 
@@ -43,6 +44,24 @@ def split(args):
     for name, part in parts.items():
         (args.out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     return parts
+
+
+def write_answers(args, rows):
+    """The answers to judge, for each model with what it was trained to read at their end."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(CACHE, gguf_file=GGUF)
+
+    def ids(text):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    # Behind the turn end, TRL's chat template has a newline.
+    tails = {"gainsay": ids("<|im_end|>"), "trl": ids("<|im_end|>") + ids("\n")}
+    for name, tail in tails.items():
+        with (args.out / f"test-answers-{name}.jsonl").open("w") as file:
+            for number, row in enumerate(rows):
+                sides = [{"text": row[s]["text"], "token_ids": ids(row[s]["text"]) + tail} for s in ("first", "second")]
+                file.write(json.dumps({"schema": 1, "id": f"t{number}", "prompt": row["prompt"], "completions": sides}) + "\n")
 
 
 def train_here(args):
@@ -121,7 +140,8 @@ def right(args, folder, rows):
     """1 a pair that the model orders as its label does, 1/2 a tie, 0 else."""
     out = folder.with_suffix(".jsonl")
     if not out.exists():
-        gainsay("score", "--reward", folder, "--in", args.out / "test-answers.jsonl", "--out", out, "--truncate", "--dtype", "f32")
+        answers = args.out / f"test-answers-{folder.name}.jsonl"
+        gainsay("score", "--reward", folder, "--in", answers, "--out", out, "--truncate", "--dtype", "f32")
     found = {row["id"]: [c["reward"] for c in row["completions"]] for row in map(json.loads, out.open())}
     values = []
     for number, row in enumerate(rows):
@@ -155,11 +175,7 @@ def main():
         parser.error(f"{args.out} holds results of other settings; name another --out")
     noted.write_text(json.dumps(settings))
     parts = split(args)
-    answers = [
-        {"schema": 1, "id": f"t{n}", "prompt": row["prompt"], "completions": [row["first"], row["second"]]}
-        for n, row in enumerate(parts["test"])
-    ]
-    (args.out / "test-answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    write_answers(args, parts["test"])
     judged = {}
     for name, folder in (("gainsay", lambda: train_here(args)), ("trl", lambda: train_there(args, parts["train"]))):
         started = time.perf_counter()

@@ -142,7 +142,7 @@ fn damaged_compressed_data() {
     packed[middle] ^= 0xff;
     let path = put(&folder, "a.jsonl.gz", &packed);
     let error = Reader::<PromptRecord>::open(&path).unwrap().find_map(Result::err).unwrap();
-    assert!(matches!(error.fault, Fault::Damaged { .. } | Fault::Json { .. }), "{error}");
+    assert!(matches!(error.fault, Fault::Damaged { .. } | Fault::Json { .. } | Fault::NotUtf8), "{error}");
     assert_eq!(
         refusal::<PromptRecord>(&folder, "b.jsonl.gz", P0),
         "b.jsonl.gz:1: the compressed data is damaged (invalid gzip header); copy or make the \
@@ -159,8 +159,12 @@ fn lines_that_are_not_json() {
     );
     assert_eq!(
         refusal::<PromptRecord>(&folder, "a.jsonl", b"{\"id\":\"\xff\",\"prompt\":\"x\"}\n"),
-        "a.jsonl:1: not valid JSON: invalid unicode code point (column 8); correct or delete the \
-         line"
+        "a.jsonl:1: the line is not UTF-8 text; convert the file with `iconv -f ENCODING -t UTF-8`, ENCODING being \
+         what it was written in, often LATIN1 or WINDOWS-1252"
+    );
+    assert_eq!(
+        refusal::<PromptRecord>(&folder, "a.jsonl", b"\xff\xfe{\x00"),
+        "a.jsonl: the text is UTF-16, not UTF-8; convert it: `iconv -f UTF-16 -t UTF-8 FILE > NEW`"
     );
     assert_eq!(
         refusal::<PromptRecord>(&folder, "a.jsonl", format!("{}\n", &P0[..30])),

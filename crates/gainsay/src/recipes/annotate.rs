@@ -57,7 +57,9 @@ pub fn serve(args: &AnnotateServeArgs, say: impl FnOnce(&str) -> Result<()>) -> 
         let guidelines = args.guidelines.as_deref().map(read_text).transpose()?;
         let store = match &tasks {
             Some(_) => Store::open(&args.db).await?,
-            None => Store::open_existing(&args.db).await?,
+            None => Store::open_existing(&args.db)
+                .await
+                .map_err(|e| Error::Input(format!("{e}; or name a selection for it with --in")))?,
         };
         let store = Arc::new(store);
         store.take_options(&options(args, guidelines, &store.settings().await?)).await?;
