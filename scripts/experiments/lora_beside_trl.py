@@ -1,14 +1,16 @@
 """The same LoRA training of a reward model here and in TRL, and the paired difference of their accuracies.
 
     python scripts/experiments/lora_beside_trl.py DATA [--train 900] [--test 900] [--last-layers 10] [--out FOLDER]
+                                                  [--own-template]
 
 DATA is a file of preferences in any format that `gainsay data convert` reads. Its first --train pairs in a seeded
 order train, the next --test judge. Both train SmolLM2-135M in f32 with r = 8 on q and v of the last layers (0: of all),
-alpha 16, a head, AdamW, lr 1e-3 with a warm-up and a cosine, 8 pairs a step, one epoch, centering 0.01; they differ in where
-the adapter starts, in the order of the pairs, in the head, which starts at zero here and at random there, and in
-what the head reads: the turn end here, there the last token of the chat template, a newline behind it. Both are judged
-by `gainsay score`, which reads PEFT folders, each on what it was trained to read (`token_ids`). Resumable: what stands in --out is not made again. Needs torch,
-transformers, peft, trl and datasets (scripts/goldens/requirements.txt) and target/release/gainsay.
+alpha 16, a head that starts at zero, AdamW, lr 1e-3 with a warm-up and a cosine, 8 pairs a step, one epoch, centering
+0.01, on the same tokens, whose last is the turn end. They differ in where the adapter starts and in the order of the
+pairs. With --own-template TRL makes its tokens itself, where a newline of the chat template follows the turn end and is
+what the head reads, and its head starts at random. Both models are judged by `gainsay score`, which reads PEFT folders,
+on what they were trained to read. Resumable: what stands in --out is not made again. Needs torch, transformers, peft, trl
+and datasets (scripts/goldens/requirements.txt) and target/release/gainsay.
 """
 
 import argparse
@@ -55,8 +57,7 @@ def write_answers(args, rows):
     def ids(text):
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    # Behind the turn end, TRL's chat template has a newline.
-    tails = {"gainsay": ids("<|im_end|>"), "trl": ids("<|im_end|>") + ids("\n")}
+    tails = {"gainsay": ids("<|im_end|>"), "trl": ids("<|im_end|>\n" if args.own_template else "<|im_end|>")}
     for name, tail in tails.items():
         with (args.out / f"test-answers-{name}.jsonl").open("w") as file:
             for number, row in enumerate(rows):
@@ -91,20 +92,32 @@ def train_there(args, rows):
         del loaded.config.quantization_config
     model = type(loaded)(loaded.config)
     model.load_state_dict(loaded.state_dict())
+    # The head reads the last token that is not the padding: SmolLM2's padding is its turn end.
+    tokenizer.pad_token = "<|endoftext|>"
     model.config.pad_token_id = tokenizer.pad_token_id
+    if not args.own_template:
+        torch.nn.init.zeros_(model.score.weight)
 
     def turns(row):
         prompt = row["prompt"]
         prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         sides = [row[side]["text"] for side in ("first", "second")]
         chosen, rejected = sides if row["p_first"] == 1 else sides[::-1]
-        answer = lambda text: [{"role": "assistant", "content": text}]
-        return {"prompt": prompt, "chosen": answer(chosen), "rejected": answer(rejected)}
+        if args.own_template:
+            answer = lambda text: [{"role": "assistant", "content": text}]
+            return {"prompt": prompt, "chosen": answer(chosen), "rejected": answer(rejected)}
+        asked = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+        ids = lambda text: asked + tokenizer(text + "<|im_end|>", add_special_tokens=False)["input_ids"]
+        return {"chosen_ids": ids(chosen), "rejected_ids": ids(rejected)}
 
     config = RewardConfig(
         output_dir=str(args.out / "trl-work"),
         num_train_epochs=1,
-        per_device_train_batch_size=8,
+        # Less padding than with 8 at once.
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=4,
+        gradient_checkpointing=False,
+        pad_token=tokenizer.pad_token,
         learning_rate=1e-3,
         lr_scheduler_type="cosine",
         warmup_steps=round(0.1 * math.ceil(len(rows) / 8)),
@@ -165,6 +178,7 @@ def main():
     parser.add_argument("--test", type=int, default=900)
     parser.add_argument("--last-layers", type=int, default=10)
     parser.add_argument("--max-tokens", type=int, default=1024)
+    parser.add_argument("--own-template", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "runs/lora-beside-trl")
     args = parser.parse_args()

@@ -183,6 +183,35 @@ fn a_shared_prompt_changes_no_bit_in_either_precision() {
 }
 
 #[test]
+fn log_probs_and_rewards_are_the_same_bits_in_any_mix() {
+    for name in ["llama", "qwen3", "gpt-neox"] {
+        let mut model = tiny(name);
+        model.backbone_mut().set_precision(Precision::Bf16);
+        let sequences = families();
+        let head: Vec<f32> = (0..model.backbone.config.hidden_size).map(|i| (i % 7) as f32 - 3.0).collect();
+        let judge = |mix: &[usize]| -> Vec<(Vec<f32>, f64)> {
+            let mix: Vec<Sequence> = mix.iter().map(|i| sequences[*i].clone()).collect();
+            let batch = Packed::sharing(&mix);
+            let hidden = model.hidden(&batch);
+            let (rows, targets) = batch.predictions();
+            let mut logps = model.token_logps(&hidden, &rows, &targets, 1.0).into_iter();
+            let reward = |row: usize| hidden.row(row).iter().zip(&head).map(|(h, w)| f64::from(*h * *w)).sum();
+            let rewards = batch.last_rows().into_iter().map(reward);
+            mix.iter().zip(rewards).map(|(s, r)| (logps.by_ref().take(s.completion().len()).collect(), r)).collect()
+        };
+        let alone: Vec<_> = (0..sequences.len()).map(|i| with_threads(1, || judge(&[i])).remove(0)).collect();
+        let mut stream = Key::new(3, "mixes").stream();
+        for _ in 0..40 {
+            let mix: Vec<usize> = (0..1 + stream.index(12)).map(|_| stream.index(sequences.len())).collect();
+            let found = with_threads(1 + stream.index(2), || judge(&mix));
+            for (i, found) in mix.iter().zip(found) {
+                assert_eq!(found, alone[*i], "{name}: sequence {i} in {mix:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn rows_that_models_have_in_common_change_no_bit() {
     for name in ["llama", "gpt-neox"] {
         let plain = tiny(name);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::common::{gainsay, ok, stderr, stdout};
+use crate::common::{command, gainsay, ok, stderr, stdout};
 
 /// Prompts, pairs in two files, and a policy tuned on both by their pattern.
 fn prepared() -> tempfile::TempDir {
@@ -78,6 +78,66 @@ fn paired_differences_are_told_and_written() {
     let same = json(evaluate(dir.path(), "--policy tiny-random --against tiny-random --json"));
     let all = same["differences"].as_array().expect("differences");
     assert!(all.iter().all(|d| d["verdict"] == "not-distinguishable"), "{same}");
+}
+
+#[test]
+fn an_evaluation_that_is_killed_goes_on() {
+    let dir = prepared();
+    let figures = |out: &str| fs::read_to_string(dir.path().join(out)).expect("the figures");
+    let with = |out: &str| format!("--policy tuned --against tiny-random --out {out}");
+    ok(evaluate(dir.path(), &with("whole.json")));
+    assert!(!dir.path().join("whole.json.evaluation").exists(), "its completions stay behind");
+
+    // What another evaluation had left is not taken for this one's.
+    let left = dir.path().join("other.json.evaluation");
+    fs::create_dir_all(left.join("policy")).expect("a folder");
+    fs::write(left.join("identity.txt"), "another").expect("a file");
+    fs::write(left.join("policy/rollouts.jsonl"), "nonsense").expect("a file");
+    ok(evaluate(dir.path(), &with("other.json")));
+    assert_eq!(figures("whole.json"), figures("other.json"));
+
+    let fixed = "evaluate --prompts prompts.jsonl --gold length:3 -n 2 --kl-n 1 --max-new-tokens 8";
+    let typed = format!("{fixed} {}", with("killed.json"));
+    let args: Vec<&str> = typed.split(' ').collect();
+    for wait in [10, 25, 45, 70] {
+        let mut child = command(dir.path(), &args).stderr(std::process::Stdio::null()).spawn().expect("it starts");
+        std::thread::sleep(std::time::Duration::from_millis(wait));
+        let _ = child.kill();
+        child.wait().expect("it ends");
+    }
+    ok(gainsay(dir.path(), &args));
+    assert_eq!(figures("whole.json"), figures("killed.json"));
+}
+
+#[test]
+fn options_of_other_methods_are_refused() {
+    let dir = prepared();
+    let train = "train policy --policy tiny-random --reward length:3 --prompts prompts.jsonl --out no --steps 1";
+    for (given, flag) in [
+        ("--method rloo --clip-ratio 0.1", "--clip-ratio"),
+        ("--method ppo --loss ipo", "--loss"),
+        ("--method dpo --rso-beta 1", "--rso-beta"),
+        ("--method grpo --whiten", "--whiten"),
+        ("--method bon --beta 0.1", "--beta"),
+        ("--method rso --gamma 0.9", "--gamma"),
+        ("--method rloo --epochs 2", "epochs"),
+        ("--method rloo --heldout-share 0.2", "--in"),
+        ("--method rloo --stop-kl 0", "stop-kl"),
+        ("--method rloo --threads 5000", "1024"),
+    ] {
+        let output = run(dir.path(), &format!("{train} {given}"));
+        assert_eq!(output.status.code(), Some(2), "{given}: {}", stderr(&output));
+        assert!(stderr(&output).contains(flag), "{given}: {}", stderr(&output));
+    }
+    assert!(!dir.path().join("no").exists());
+    // A policy with an adapter may be its own reference.
+    let output = ok(run(
+        dir.path(),
+        &format!("{} --policy tuned --reference start", train.replace("--policy tiny-random ", "")),
+    ));
+    assert!(!stderr(&output).contains("--reference"), "{}", stderr(&output));
+    let provenance = fs::read_to_string(dir.path().join("no/gainsay.json")).expect("provenance");
+    assert!(provenance.contains("\"reference\": \"start\""), "{provenance}");
 }
 
 #[test]

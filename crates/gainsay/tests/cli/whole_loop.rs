@@ -126,6 +126,31 @@ fn a_reward_model_goes_on_from_the_round_before_and_old_pairs_weigh_less() {
 }
 
 #[test]
+fn what_a_recipe_names_is_looked_for_before_anything_is_written() {
+    let dir = prepared();
+    let recipe = include_str!("tiny.toml");
+    for (from, to, said) in [
+        ("policy = \"tiny-random\"", "policy = \"none/there\"", "none/there"),
+        ("gold = \"gold\"", "gold = \"length:x\"", "length:x"),
+        ("pairs = 20", "pairs = 20\ntopics = [\"nowhere\"]", "nowhere"),
+        ("pairs = 20", "pairs = 20000", "20000"),
+        ("pairs = 20", "model = \"no-proxy\"", "no-proxy"),
+        ("kl_n = 1", "kl_n = 1\neveryday = \"none.jsonl\"", "none.jsonl"),
+    ] {
+        let changed = recipe.replace(from, to);
+        assert_ne!(changed, recipe);
+        fs::write(dir.path().join("tiny.toml"), changed).expect("the recipe");
+        for more in [&["--dry-run"][..], &[]] {
+            let args = [&["run", "tiny.toml", "--out", "run"][..], more].concat();
+            let output = gainsay(dir.path(), &args);
+            assert_eq!(output.status.code(), Some(2), "{to}: {}", stderr(&output));
+            assert!(stderr(&output).contains(said), "{to}: {}", stderr(&output));
+        }
+        assert!(!dir.path().join("run").exists(), "{to}: a folder that the mended recipe would not run into");
+    }
+}
+
+#[test]
 fn another_recipe_does_not_run_into_the_same_folder() {
     let dir = prepared();
     let recipe = fs::read_to_string(dir.path().join("tiny.toml")).expect("the recipe");
