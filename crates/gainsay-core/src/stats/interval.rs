@@ -45,9 +45,13 @@ impl Interval {
 }
 
 impl std::fmt::Display for Interval {
-    /// `0.712 [0.674, 0.750]`; the format's precision is used for all three (3 without one).
+    /// `0.712 [0.674, 0.750]`; the format's precision is used for all three (3 without one). `0.712 (no
+    /// interval, n = 1)` where the data bound nothing.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let p = f.precision().unwrap_or(3);
+        if self.low == f64::NEG_INFINITY && self.high == f64::INFINITY {
+            return write!(f, "{:.p$} (no interval, n = {})", self.estimate, self.n);
+        }
         write!(f, "{:.p$} [{:.p$}, {:.p$}]", self.estimate, self.low, self.high)
     }
 }

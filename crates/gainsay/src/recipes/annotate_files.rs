@@ -1,5 +1,6 @@
 //! Answers of people between the app's database, preferences, and other tools' files.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use gainsay_core::exchange::{argilla, csv, label_studio};
@@ -245,13 +246,34 @@ pub fn measure(args: &AgreementArgs) -> Result<Agreement> {
             let store = Store::open_existing(db).await?;
             Ok(ratings(&store.items().await?, &store.votes().await?))
         })?,
-        (None, Some(path)) => files::read_preferences(path)?.iter().flat_map(rated).collect(),
+        (None, Some(path)) => rated_once(path)?,
         (None, None) => return Err(Error::Input("name --in or --db".into())),
     };
     if found.is_empty() {
-        return Err(Error::Input("there are no votes to compare; agreement needs records with `votes`".into()));
+        let place = args.input.as_ref().map(|path| path.display().to_string()).or_else(|| args.db.clone());
+        return Err(Error::Input(format!(
+            "{}: there are no votes to compare; agreement needs records with `votes`",
+            place.unwrap_or_default()
+        )));
     }
     Ok(agreement(&found))
+}
+
+/// The ratings of a file, in which nobody may answer an item twice: such votes agree with themselves.
+fn rated_once(path: &Path) -> Result<Vec<Rating>> {
+    let records = files::read_preferences(path)?;
+    for record in &records {
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = record.votes.iter().find(|vote| !seen.insert(vote.annotator.as_str())) {
+            return Err(Error::Input(format!(
+                "{}: record `{}` has two votes of `{}`; keep the one that counts",
+                path.display(),
+                record.id,
+                twice.annotator
+            )));
+        }
+    }
+    Ok(records.iter().flat_map(rated).collect())
 }
 
 fn rated(record: &PreferenceRecord) -> Vec<Rating> {

@@ -98,11 +98,27 @@ pub fn dataset_scope(input: &Path, kind: LogpKind, map: Option<&ColumnMap>) -> R
 /// Why no prompt has a conflict measure.
 fn nothing_to_rank(summary: &Summary) -> String {
     let d = &summary.degenerate;
+    let reasons = [
+        (d.too_few, "sample at least 2 completions a prompt (-n)"),
+        (d.missing_value, "score the completions (gainsay score --policy --reward)"),
+        (d.non_finite, "find out what made the values that are not finite"),
+        (d.constant_reward, "look at the reward: it does not tell a prompt's completions apart"),
+        (
+            d.constant_logp,
+            "look at the log-probs, or sample with a higher temperature: a prompt's completions are alike",
+        ),
+    ];
+    let remedies: Vec<&str> = reasons.iter().filter(|(count, _)| *count > 0).map(|(_, remedy)| *remedy).collect();
     format!(
         "no prompt can be ranked: of {} prompts, {} have fewer than 2 completions, {} lack a reward or log-prob, \
-         {} have one that is not finite, {} have equal rewards, {} have equal log-probs; \
-         sample at least 2 completions a prompt (-n) and score them",
-        summary.prompts, d.too_few, d.missing_value, d.non_finite, d.constant_reward, d.constant_logp
+         {} have one that is not finite, {} have equal rewards, {} have equal log-probs; {}",
+        summary.prompts,
+        d.too_few,
+        d.missing_value,
+        d.non_finite,
+        d.constant_reward,
+        d.constant_logp,
+        remedies.join("; ")
     )
 }
 

@@ -148,10 +148,17 @@ fn wrong_input_is_refused_with_a_remedy() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("p.jsonl"), PREFERENCES).unwrap();
     std::fs::write(dir.path().join("bad.csv"), "id,prompt,first,second,answer\na,b,c,d,best\n").unwrap();
+    let vote = r#"{"annotator":"ann","answer":"first"}"#;
+    let twice = format!(
+        r#"{{"schema":1,"id":"a","prompt":"q","first":{{"text":"x"}},"second":{{"text":"y"}},"answer":"first","votes":[{vote},{vote}]}}"#
+    );
+    std::fs::write(dir.path().join("twice.jsonl"), twice + "\n").unwrap();
+    let asked = r#"{"schema":1,"id":"p/0-1","prompt_id":"p","prompt":"q","first":{"index":0,"text":"a"},"second":{"index":1,"text":"b"},"strategy":"random","rank":0,"why":{},"flags":[]}"#;
+    std::fs::write(dir.path().join("asked.jsonl"), format!("{asked}\n")).unwrap();
     ok(gainsay(dir.path(), &["annotate", "import", "--in", "p.jsonl", "--format", "preferences", "--db", "a.db"]));
     std::fs::write(dir.path().join("bare.jsonl"), PREFERENCES.split(",\"votes\"").next().unwrap().to_owned() + "}")
         .unwrap();
-    let cases: [(&[&str], &str); 14] = [
+    let cases: [(&[&str], &str); 18] = [
         (&["serve", "--db", "a.db", "--host", "0.0.0.0", "--port", "0"], "GAINSAY_ADMIN_SECRET"),
         (&["serve", "--db", "empty.db", "--port", "0"], "--in"),
         (&["serve", "--in", "p.jsonl", "--db", "b.db", "--port", "0"], "p.jsonl"),
@@ -170,6 +177,13 @@ fn wrong_input_is_refused_with_a_remedy() {
         (&["import", "--in", "bad.csv", "--format", "csv", "--out", "x.jsonl"], "row 2: the answer `best`"),
         (&["import", "--in", "p.jsonl", "--format", "label-studio", "--out", "x.jsonl"], "p.jsonl"),
         (&["agreement", "--in", "missing.jsonl"], "missing.jsonl"),
+        (&["agreement", "--in", "twice.jsonl"], "record `a` has two votes of `ann`"),
+        (
+            &["serve", "--in", "asked.jsonl", "--db", "new.db", "--host", "0.0.0.0", "--port", "0"],
+            "GAINSAY_ADMIN_SECRET",
+        ),
+        (&["serve", "--in", "asked.jsonl", "--db", "new.db", "--overlap", "0"], "--overlap"),
+        (&["serve", "--in", "asked.jsonl", "--db", "new.db", "--port", "0", "--guidelines", "none.md"], "none.md"),
         (&["agreement", "--db", "mistyped.db"], "mistyped.db: there is no such database"),
         (&["export", "--db", "mistyped.db", "--out", "x.jsonl"], "mistyped.db: there is no such database"),
     ];
@@ -181,5 +195,7 @@ fn wrong_input_is_refused_with_a_remedy() {
         assert!(output.stdout.is_empty(), "{args:?}: {}", stdout(&output));
         assert!(text.contains(said) && text.lines().count() <= 3, "{args:?}: {text}");
     }
-    assert!(!dir.path().join("x.jsonl").exists() && !dir.path().join("mistyped.db").exists());
+    for made in ["x.jsonl", "mistyped.db", "new.db", "empty.db"] {
+        assert!(!dir.path().join(made).exists(), "{made}");
+    }
 }
