@@ -121,6 +121,6 @@ mod tests {
         assert_eq!(text, r#"{"estimate":1.5,"low":null,"high":null,"n":1,"interval":"normal"}"#);
         assert_eq!(serde_json::from_str::<Interval>(&text).unwrap(), interval);
         assert!(interval.holds(-1e9));
-        assert_eq!(format!("{interval:.1}"), "1.5 [-inf, inf]");
+        assert_eq!(format!("{interval:.1}"), "1.5 (no interval, n = 1)");
     }
 }

@@ -296,10 +296,10 @@ pub struct TrainPolicyArgs {
     #[arg(long, value_name = "NATS")]
     pub stop_kl: Option<f64>,
     /// With --in: share of the prompts that is held out
-    #[arg(long, default_value_t = 0.1, value_name = "P", requires = "input")]
+    #[arg(long, default_value_t = 0.1, value_name = "P")]
     pub heldout_share: f64,
     /// With --in: longest sequence; the prompt's left is cut
-    #[arg(long, default_value_t = 1024, value_name = "N", requires = "input")]
+    #[arg(long, default_value_t = 1024, value_name = "N")]
     pub max_tokens: usize,
     /// Held-out prompts to look at while training
     #[arg(long, value_name = "F")]

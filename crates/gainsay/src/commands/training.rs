@@ -22,10 +22,15 @@ pub(super) fn policy(args: &cli::TrainPolicyArgs) -> Result<()> {
     let (Some(reward), Some(prompts)) = (&args.reward, &args.prompts) else {
         return Err(Error::Input("--reward and --prompts say what to learn; or --in with --method dpo".into()));
     };
-    let unread = unread_by(args, method)?;
+    let (mut unread, usual) = (unread_by(args, method)?, usual()?);
+    let of_pairs = [
+        ("--heldout-share", args.heldout_share != usual.heldout_share),
+        ("--max-tokens", args.max_tokens != usual.max_tokens),
+    ];
+    unread.extend(of_pairs.into_iter().filter_map(|(flag, is_given)| is_given.then_some(flag)));
     if !unread.is_empty() {
         return Err(Error::Input(format!(
-            "--method {} does not read {}: leave it out",
+            "--method {} without --in does not read {}: leave it out",
             args.method,
             unread.join(", ")
         )));

@@ -150,7 +150,7 @@ fn wrong_input_is_refused_with_a_remedy() {
     std::fs::write(dir.path().join("bad.csv"), "id,prompt,first,second,answer\na,b,c,d,best\n").unwrap();
     let vote = r#"{"annotator":"ann","answer":"first"}"#;
     let twice = format!(
-        r#"{{"schema":1,"id":"a","prompt":"q","first":{{"text":"x"}},"second":{{"text":"y"}},"answer":"first","votes":[{vote},{vote}]}}"#
+        r#"{{"schema":1,"id":"a","prompt":"q","first":{{"text":"x"}},"second":{{"text":"y"}},"answer":"first","p_first":1.0,"votes":[{vote},{vote}]}}"#
     );
     std::fs::write(dir.path().join("twice.jsonl"), twice + "\n").unwrap();
     let asked = r#"{"schema":1,"id":"p/0-1","prompt_id":"p","prompt":"q","first":{"index":0,"text":"a"},"second":{"index":1,"text":"b"},"strategy":"random","rank":0,"why":{},"flags":[]}"#;

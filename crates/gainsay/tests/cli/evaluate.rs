@@ -121,7 +121,8 @@ fn options_of_other_methods_are_refused() {
         ("--method bon --beta 0.1", "--beta"),
         ("--method rso --gamma 0.9", "--gamma"),
         ("--method rloo --epochs 2", "epochs"),
-        ("--method rloo --heldout-share 0.2", "--in"),
+        ("--method rloo --heldout-share 0.2", "--heldout-share"),
+        ("--method rloo --max-tokens 64", "--max-tokens"),
         ("--method rloo --stop-kl 0", "stop-kl"),
         ("--method rloo --threads 5000", "1024"),
     ] {
