@@ -7,7 +7,7 @@
 # completions of at most 32 tokens. Prints the held-out reward (4 completions a prompt, before and after),
 # its gain in standard deviations of the untuned policy's completions, and the KL; samples of the tuned
 # policy stand in OUT/METHOD.after.jsonl. DTYPE: bf16 by default; STEPS, LR, BETA, RSO_BETA, EPOCHS, K,
-# BATCH and MINIBATCHES override the method's settings.
+# BATCH and MINIBATCHES override the method's settings; STOP_KL ends a training at that KL.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 method=$1 reward=${2:-length:12} out=${3:-runs/simple-rewards} dtype=${DTYPE:-bf16}
@@ -38,6 +38,7 @@ case $method in
     grpo) set -- 24 1e-3 4 4 2 1 0.01 ;;
     *) set -- 24 1e-3 4 4 1 1 0.01 ;;
 esac
+[ -z "${STOP_KL:-}" ] || more+=(--stop-kl "$STOP_KL")
 "$gainsay" train policy --method "$method" --policy smollm2-135m --reward "$reward" --prompts "$out/train.jsonl" \
     --steps "${STEPS:-$1}" --lr "${LR:-$2}" --batch "${BATCH:-$3}" -k "${K:-$4}" --epochs "${EPOCHS:-$5}" \
     --minibatches "${MINIBATCHES:-$6}" --beta "${BETA:-$7}" --rso-beta "${RSO_BETA:-0.5}" --last-layers 10 \
