@@ -192,7 +192,8 @@ pub fn features_beside(file: &Path) -> PathBuf {
     beside(file, ".features")
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
+/// What is kept next to a file or folder: its name with `ending` behind it.
+pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)

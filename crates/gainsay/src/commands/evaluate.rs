@@ -1,6 +1,5 @@
 //! `gainsay evaluate`.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use crate::evaluation::{Difference, Evaluation, measure, render_differences};
 use crate::inputs;
 use crate::models::{self, AnyPolicy, ModelOptions};
 use crate::recipes::evaluate::{Setting, Subject, evaluate};
-use crate::run;
+use crate::run::{self, directory::remove_folder};
 
 /// Names of the two policies in paired differences.
 const POLICY: &str = "policy";
@@ -84,12 +83,10 @@ impl Workplace {
             let passing = tempfile::tempdir().map_err(|e| Error::Run(format!("no temporary folder: {e}")))?;
             return Ok(Self::Passing(passing));
         };
-        let mut name = out.file_name().unwrap_or_default().to_os_string();
-        name.push(".evaluation");
-        let dir = out.with_file_name(name);
+        let dir = models::beside(out, ".evaluation");
         let mark = dir.join("identity.txt");
         if std::fs::read_to_string(&mark).ok().as_deref() != Some(identity) {
-            remove(&dir)?;
+            remove_folder(&dir)?;
             files::write_atomic(&mark, identity.as_bytes())?;
         }
         Ok(Self::Kept(dir))
@@ -104,18 +101,9 @@ impl Workplace {
 
     fn close(self) -> Result<()> {
         match self {
-            Self::Kept(dir) => remove(&dir),
+            Self::Kept(dir) => remove_folder(&dir),
             Self::Passing(_) => Ok(()),
         }
-    }
-}
-
-fn remove(dir: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            Err(Error::Run(format!("{}: cannot be removed: {e}", dir.display())))
-        }
-        _ => Ok(()),
     }
 }
 

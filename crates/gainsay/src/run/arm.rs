@@ -9,6 +9,7 @@ use gainsay_core::select::SelectOptions;
 use gainsay_lm::train::checkpoint::training_dir;
 
 use super::Run;
+use super::directory::remove_folder;
 use super::recipe::RewardStart;
 use crate::error::{Error, Result};
 use crate::models;
@@ -183,11 +184,5 @@ impl Run<'_> {
 
 /// Removes what a finished training kept to go on from after a kill.
 fn clear_checkpoints(out: &std::path::Path) -> Result<()> {
-    let kept = training_dir(out);
-    match std::fs::remove_dir_all(&kept) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::Run(format!("{}: cannot be removed: {e}", kept.display())))
-        }
-        _ => Ok(()),
-    }
+    remove_folder(&training_dir(out))
 }

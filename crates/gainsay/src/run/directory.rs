@@ -150,6 +150,19 @@ fn sweep(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Removes a folder with all that is in it; one that is not there is no error.
+///
+/// # Errors
+/// What the system refuses to remove.
+pub fn remove_folder(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Run(format!("{}: cannot be removed: {e}", dir.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// [`write_json`] of an object that does not say its schema itself.
 pub fn write_report<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     write_json(path, &Report { schema: 1, value })
